@@ -13,9 +13,11 @@ pub mod error;
 pub mod ltx;
 pub mod page;
 pub mod wal;
+pub mod walindex;
 
 // places
 pub mod base;
+pub mod spool;
 pub mod store;
 
 // life
