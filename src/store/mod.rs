@@ -3,12 +3,17 @@
 //! Async stops here: every call blocks the caller (an own thread of ours, or the thread that restores),
 //! never a tokio thread. Objects are written once and never changed.
 
+mod folder;
+mod io;
+mod provider;
 mod replica_url;
 
-pub use replica_url::ReplicaUrl;
+pub use io::Io;
+pub use replica_url::{ReplicaUrl, STORE_KEYS};
+pub(crate) use replica_url::{encode, encode_bytes, store_key};
 
 use crate::clock::Time;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ltx::{Level, Span};
 use bytes::Bytes;
 use std::io::Read;
@@ -45,42 +50,115 @@ pub enum Put {
     AlreadyThere,
 }
 
+impl Body<'_> {
+    /// Bytes of the whole.
+    pub fn size(&self) -> Result<u64> {
+        match self {
+            Body::Bytes(bytes) => Ok(bytes.len() as u64),
+            Body::File(path) => path.metadata().map(|about| about.len()).map_err(|e| Error::io("stat", path, e)),
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn Read + '_>> {
+        match self {
+            Body::Bytes(bytes) => Ok(Box::new(&bytes[..])),
+            Body::File(path) => Ok(Box::new(std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?)),
+        }
+    }
+}
+
 /// The store of one replica.
-pub struct Store {}
+pub struct Store {
+    url: ReplicaUrl,
+    home: Home,
+}
+
+/// What keeps the files.
+enum Home {
+    Folder(folder::Folder),
+}
 
 impl Store {
-    /// Every file of a level in (min, max) order; objects that are no LTX files are passed over.
-    pub fn list(&self, _level: Level) -> Result<Vec<FileInfo>> {
-        todo!()
+    /// A store at `url`. Asks no network and starts no thread before the first call. `env` gives credentials
+    /// and a region where the URL has none; it is read here and not again.
+    pub fn open(url: &ReplicaUrl, _env: &dyn Fn(&str) -> Option<String>, _io: &Io) -> Result<Store> {
+        let home = match url.folder() {
+            Some(root) => Home::Folder(folder::Folder::new(root.to_path_buf())),
+            None => return Err(Error::Usage(format!("replica {url}: only folders are supported so far"))),
+        };
+        Ok(Store { url: url.clone(), home })
+    }
+
+    /// Where it is. Holds no secret.
+    pub fn url(&self) -> &ReplicaUrl {
+        &self.url
+    }
+
+    /// Every file of a level in (min, max) order; objects that are no LTX files are passed over. A prefix
+    /// that does not exist holds none.
+    pub fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
+        match &self.home {
+            Home::Folder(folder) => folder.list(level),
+        }
     }
 
     /// The exact creation time: metadata where the listing does not carry it (S3), else `listed`.
-    pub fn created(&self, _file: &FileInfo) -> Result<Time> {
-        todo!()
+    pub fn created(&self, file: &FileInfo) -> Result<Time> {
+        match &self.home {
+            Home::Folder(_) => Ok(file.listed),
+        }
     }
 
-    /// Writes an object that does not exist yet. Other bytes under the name: `Error::Conflict`.
-    pub fn put(&self, _level: Level, _span: Span, _created: Time, _body: Body<'_>) -> Result<Put> {
-        todo!()
+    /// Writes an object that does not exist yet. Other bytes under the name: `Error::Conflict`. An answer that
+    /// was lost does no harm: the same put again is `AlreadyThere`.
+    pub fn put(&self, level: Level, span: Span, created: Time, body: Body<'_>) -> Result<Put> {
+        match &self.home {
+            Home::Folder(folder) => folder.put(level, span, created, &body),
+        }
     }
 
-    /// A range of an object, or all of it. Missing: `Error::NoBackup`.
-    pub fn read(&self, _level: Level, _span: Span, _range: Option<Range<u64>>) -> Result<Bytes> {
-        todo!()
+    /// A range of an object, or all of it. Missing: `Error::NoBackup`; shorter than the range: `Error::Corrupt`.
+    pub fn read(&self, level: Level, span: Span, range: Option<Range<u64>>) -> Result<Bytes> {
+        match &self.home {
+            Home::Folder(folder) => folder.read(level, span, range),
+        }
     }
 
     /// An object from its start, fetched ahead in ranges; a dropped connection is taken up where it broke.
-    pub fn stream(&self, _file: &FileInfo) -> Result<Box<dyn Read + Send>> {
-        todo!()
+    pub fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
+        match &self.home {
+            Home::Folder(folder) => folder.stream(file),
+        }
     }
 
     /// Deletes objects, in batches where the store has them; one that is gone already is no error.
-    pub fn delete(&self, _files: &[(Level, Span)]) -> Result<()> {
-        todo!()
+    pub fn delete(&self, files: &[(Level, Span)]) -> Result<()> {
+        match &self.home {
+            Home::Folder(folder) => folder.delete(files),
+        }
     }
 
     /// `Some(false)` once the probe found that the store ignores conditional puts (*not fenced*).
     pub fn is_fenced(&self) -> Option<bool> {
-        todo!()
+        match &self.home {
+            Home::Folder(folder) => Some(folder.is_fenced()),
+        }
     }
+}
+
+fn missing(name: &dyn std::fmt::Display) -> Error {
+    Error::NoBackup(format!("{name} does not exist in the replica"))
+}
+
+fn conflict(name: &dyn std::fmt::Display) -> Error {
+    Error::Conflict(format!(
+        "{name} exists already with other bytes: another writer uses this replica; nothing was replaced"
+    ))
+}
+
+fn shorter_than(name: &dyn std::fmt::Display, range: &Range<u64>, size: u64) -> Error {
+    Error::Corrupt(format!(
+        "{name} has {size} bytes, but bytes {} to {} are needed: it was cut short",
+        range.start, range.end
+    ))
 }
