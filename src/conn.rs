@@ -7,10 +7,10 @@
 use crate::base::{Lock, ReadAt, Region};
 use crate::capture::{self, ChainEnd, Stretch};
 use crate::db::{Db, Target};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::link;
 use crate::rollback::Rollback;
-use crate::spool::{End, Link, Stat};
+use crate::spool::{Link, Stat};
 use crate::wal::{Cursor, HEADER_BYTES, Salt, WalHeader};
 use crate::walindex::{CKPT, IndexHeader, READ1, WRITE};
 use std::sync::Arc;
@@ -39,8 +39,6 @@ pub struct Conn {
     known: Salt,
     /// In exclusive locking mode: how far the chain of the WAL was followed.
     chain: Option<ChainEnd>,
-    /// What EXCLUSIVE found at the end of the WAL: the End that is written when the WAL goes.
-    closing: Option<(Cursor, u32, u32)>,
     rollback: Rollback,
 }
 
@@ -55,7 +53,6 @@ impl Conn {
             seen: Cursor::default(),
             known: Salt::default(),
             chain: None,
-            closing: None,
             rollback: Rollback::default(),
         }
     }
@@ -92,7 +89,7 @@ impl Conn {
     /// Before `xUnlock(level)` is forwarded.
     pub fn unlocking(&mut self, level: Lock) {
         if self.lock == Lock::Exclusive && level < Lock::Exclusive {
-            self.closing = None;
+            self.db.set_closing(None);
             self.db.set_exclusive(None);
             self.rollback.unlocked();
         }
@@ -160,14 +157,7 @@ impl Conn {
         if self.in_exclusive_mode() {
             self.last_chance(wal);
         }
-        self.wal_going();
-    }
-
-    /// Before `xDelete` of this database's `-wal` is forwarded, under EXCLUSIVE.
-    pub(crate) fn wal_going(&mut self) {
-        if let Some((cursor, commit, change)) = self.closing {
-            self.end(cursor, commit, change);
-        }
+        self.db.wal_going();
     }
 
     /// Before `xWrite` on the database is forwarded (rollback modes and checkpoints).
@@ -271,7 +261,7 @@ impl Conn {
         let end = ChainEnd { cursor, commit: header.pages, page_size, commits: 0 };
         match self.save(&end, wal) {
             Ok(()) => {
-                self.end(cursor, header.pages, header.change);
+                self.db.end(cursor, header.pages, header.change);
                 Answer::Forward
             }
             Err(e) => self.db.cannot_save(&e, wal.size().unwrap_or(0)),
@@ -295,7 +285,7 @@ impl Conn {
             },
         };
         self.chain = Some(end);
-        self.closing = Some((end.cursor, end.commit, change));
+        self.db.set_closing(Some((end.cursor, end.commit, change)));
         if end.cursor != self.seen {
             self.seen = end.cursor;
             self.db.hand_over(end.cursor, end.commit);
@@ -314,7 +304,7 @@ impl Conn {
         match capture::chain(wal, self.chain.map(|chain| chain.cursor)) {
             Ok(Some(end)) => {
                 self.chain = Some(end);
-                self.closing = Some((end.cursor, end.commit, 0));
+                self.db.set_closing(Some((end.cursor, end.commit, 0)));
                 self.db.set_exclusive(Some(Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size }));
                 self.db.hand_over(end.cursor, end.commit);
             }
@@ -333,8 +323,8 @@ impl Conn {
         if let Err(e) = self.save(&end, wal) {
             return self.db.note("capture", &e);
         }
-        self.end(end.cursor, end.commit, 0);
-        self.closing = Some((end.cursor, end.commit, 0));
+        self.db.end(end.cursor, end.commit, 0);
+        self.db.set_closing(Some((end.cursor, end.commit, 0)));
         self.chain = None;
     }
 
@@ -357,22 +347,6 @@ impl Conn {
         let bytes = capture::save(spool, &stretch, &self.regions, wal, room)?;
         self.db.saved(bytes);
         Ok(())
-    }
-
-    /// Writes an End: from here on the database file alone is the image at `cursor`.
-    fn end(&self, cursor: Cursor, commit: u32, change: u32) {
-        let spool = self.db.spool();
-        if !spool.exists() {
-            return;
-        }
-        let written = Stat::of(self.db.path()).and_then(|stat| {
-            let stat = stat.ok_or_else(|| Error::State(format!("{} is gone", self.db.path().display())))?;
-            let links = spool.links()?;
-            spool.link(links.newest(), &Link::End(End { cursor, commit, change, stat, header: 0 }))
-        });
-        if let Err(e) = written {
-            self.db.note("links", &e);
-        }
     }
 
     /// A new life is about to begin: the record that it continues the newest End, where that is proven.
