@@ -15,9 +15,15 @@ pub mod ltx;
 pub mod page;
 pub mod wal;
 
+// decisions
+pub mod plan;
+
 // places
 pub mod base;
 pub mod store;
+
+// jobs
+pub mod restore;
 
 // life
 pub mod conn;

@@ -57,3 +57,17 @@ pub const FILE_BUFFER: usize = 128 << 10;
 
 /// Age after which a temporary file is removed where nobody can say whether its writer lives.
 pub const STALE_TEMPORARY: Duration = Duration::from_secs(24 * 3600);
+
+/// Threads of a restore, unless the caller says otherwise: each fetches, decodes and writes.
+pub const RESTORE_THREADS: usize = 8;
+/// Most threads of a restore, whatever a caller says.
+pub const MAX_RESTORE_THREADS: usize = 64;
+
+/// Bytes of an LTX file that one thread of a restore fetches at once; smaller files are fetched whole.
+pub const RESTORE_PIECE: u64 = 4 << 20;
+
+/// Bytes that a thread of a restore collects before it writes them.
+pub const RESTORE_WRITE: usize = 1 << 20;
+
+/// Times that a restore begins anew because a file that it needs was deleted meanwhile.
+pub const RESTORE_PLANS: usize = 5;

@@ -8,6 +8,7 @@ mod io;
 mod provider;
 mod replica_url;
 
+pub use crate::ltx::FileInfo;
 pub use io::Io;
 pub use replica_url::{ReplicaUrl, STORE_KEYS};
 pub(crate) use replica_url::{encode, encode_bytes, store_key};
@@ -19,19 +20,6 @@ use bytes::Bytes;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
-
-/// One LTX file of a replica, as a listing names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileInfo {
-    /// The level's folder that it stands in.
-    pub level: Level,
-    /// Its transactions, from its name.
-    pub span: Span,
-    /// Bytes.
-    pub size: u64,
-    /// Creation time as the listing gives it (file times, or the store's own clock): see [`Store::created`] for the exact one.
-    pub listed: Time,
-}
 
 /// What to put.
 pub enum Body<'a> {
