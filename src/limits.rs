@@ -25,13 +25,19 @@ pub const REQUEST_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), D
 /// Time for one answer of a machine's own metadata service (credentials).
 pub const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Threads of the runtime for name lookups, which block.
+pub const BLOCKING_THREADS: usize = 2;
+
 /// Idle connections kept to one host, and for how long.
 pub const IDLE_CONNECTIONS: usize = 8;
 /// How long an idle connection is kept.
 pub const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(60);
 
-/// Largest object that is put as one request; also the size of a part above that.
+/// Largest object that is put as one request.
 pub const SINGLE_PUT: u64 = 8 << 20;
+
+/// Bytes of a part above that: the least that S3 takes.
+pub const PART: u64 = 5 << 20;
 
 /// Parts of one object: S3's own limit. A larger object gets larger parts.
 pub const MAX_PARTS: u64 = 10_000;
@@ -57,3 +63,9 @@ pub const FILE_BUFFER: usize = 128 << 10;
 
 /// Age after which a temporary file is removed where nobody can say whether its writer lives.
 pub const STALE_TEMPORARY: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes that one frame of an upload hands to the system: how finely progress is seen.
+pub const UPLOAD_FRAME: usize = 64 << 10;
+
+/// Bytes of an answer that says no which are read for its code and message.
+pub const ERROR_BODY: usize = 64 << 10;
