@@ -16,10 +16,16 @@ pub mod page;
 pub mod wal;
 pub mod walindex;
 
+// decisions
+pub mod plan;
+
 // places
 pub mod base;
 pub mod spool;
 pub mod store;
+
+// jobs
+pub mod restore;
 
 // life
 pub mod conn;

@@ -160,7 +160,7 @@ impl<R: Read> Decoder<R> {
 }
 
 /// A page may stand after `last` in a file with this header.
-pub(super) fn check_page(header: &Header, last: Pgno, pgno: Pgno) -> Result<()> {
+pub(crate) fn check_page(header: &Header, last: Pgno, pgno: Pgno) -> Result<()> {
     let lock = header.page_size.lock_page();
     if pgno == lock {
         return Err(Error::Corrupt(format!("LTX file holds page {}, the lock page", pgno.0)));
@@ -178,7 +178,7 @@ pub(super) fn check_page(header: &Header, last: Pgno, pgno: Pgno) -> Result<()> 
 }
 
 /// Pages may end after `last` in a file with this header.
-pub(super) fn check_end(header: &Header, last: Pgno) -> Result<()> {
+pub(crate) fn check_end(header: &Header, last: Pgno) -> Result<()> {
     let next = following(last, header.page_size.lock_page());
     if header.is_snapshot() && next.0 <= header.commit {
         return Err(Error::Corrupt(format!("LTX snapshot of {} pages ends before page {}", header.commit, next.0)));
@@ -186,6 +186,6 @@ pub(super) fn check_end(header: &Header, last: Pgno) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn checksum_mismatch(stored: u64, computed: u64) -> Error {
+pub(crate) fn checksum_mismatch(stored: u64, computed: u64) -> Error {
     Error::Corrupt(format!("LTX file checksum is {computed:016x}, stored is {stored:016x}: the file is damaged"))
 }

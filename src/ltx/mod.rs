@@ -18,12 +18,13 @@ mod name;
 mod trailer;
 
 pub use decoder::Decoder;
+pub(crate) use decoder::{check_end, check_page, checksum_mismatch};
 pub use encoder::Encoder;
 pub use frame::{FrameReader, MAX_FRAME_HEADER, max_payload};
 pub use header::{HEADER_SIZE, Header};
 pub use index::{Entry, IndexReader, IndexSum, TAIL_SIZE, index_range};
 pub use merge::{check_order, merge};
-pub use name::{Level, Span, Txid};
+pub use name::{FileInfo, Level, Span, Txid};
 pub use trailer::{TRAILER_SIZE, Trailer};
 
 /// Smallest file that can be one: header, end marker, empty index and trailer.

@@ -3,6 +3,7 @@
 //! Synchronous, on the thread that calls. A file appears under its name complete and durable or not at all,
 //! and never replaces another. A file's creation time is its mtime.
 
+use super::requests::{Counts, Requests, one};
 use super::{Body, FileInfo, Put};
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -27,14 +28,16 @@ pub(super) struct Folder {
     ready: AtomicU16,
     /// The file system knows neither link nor rename without replacing.
     unfenced: AtomicBool,
+    calls: Counts,
 }
 
 impl Folder {
     pub fn new(root: PathBuf) -> Folder {
-        Folder { root, ready: AtomicU16::new(0), unfenced: AtomicBool::new(false) }
+        Folder { root, ready: AtomicU16::new(0), unfenced: AtomicBool::new(false), calls: Counts::default() }
     }
 
     pub fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
+        one(&self.calls.list);
         let folder = self.level(level);
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -60,6 +63,7 @@ impl Folder {
     }
 
     pub fn put(&self, level: Level, span: Span, created: Time, body: &Body<'_>) -> Result<Put> {
+        one(&self.calls.put);
         self.make_ready(level)?;
         let path = self.path(level, span);
         if self.holds(&path, body)? {
@@ -88,6 +92,7 @@ impl Folder {
     }
 
     pub fn read(&self, level: Level, span: Span, range: Option<Range<u64>>) -> Result<Bytes> {
+        one(&self.calls.get);
         let path = self.path(level, span);
         let mut file = open(&path)?;
         let Some(range) = range else {
@@ -105,12 +110,14 @@ impl Folder {
     }
 
     pub fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
+        one(&self.calls.get);
         let opened = open(&self.path(file.level, file.span))?;
         Ok(Box::new(BufReader::with_capacity(FILE_BUFFER, opened)))
     }
 
     pub fn delete(&self, files: &[(Level, Span)]) -> Result<()> {
         for &(level, span) in files {
+            one(&self.calls.delete);
             let path = self.path(level, span);
             match fs::remove_file(&path) {
                 Ok(()) => {}
@@ -123,6 +130,10 @@ impl Folder {
 
     pub fn is_fenced(&self) -> bool {
         !self.unfenced.load(Ordering::Relaxed)
+    }
+
+    pub fn requests(&self) -> Requests {
+        self.calls.read()
     }
 
     fn level(&self, level: Level) -> PathBuf {
@@ -161,7 +172,7 @@ impl Folder {
         };
         let size = there.metadata().map_err(|e| Error::io("stat", path, e))?.len();
         let same =
-            size == body.size()? && same_bytes(there, body.reader()?).map_err(|e| Error::io("compare", path, e))?;
+            size == body.size()? && super::same_bytes(there, body.reader()?).map_err(|e| Error::io("compare", path, e))?;
         if same { Ok(true) } else { Err(super::conflict(&path.display())) }
     }
 
@@ -227,22 +238,6 @@ fn write_temporary(path: &Path, created: Time, body: &Body<'_>) -> Result<File> 
     file.set_times(FileTimes::new().set_accessed(time).set_modified(time)).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     Ok(file)
-}
-
-fn same_bytes(a: impl Read, b: impl Read) -> std::io::Result<bool> {
-    let (mut a, mut b) = (BufReader::with_capacity(FILE_BUFFER, a), BufReader::with_capacity(FILE_BUFFER, b));
-    loop {
-        let (x, y) = (std::io::BufRead::fill_buf(&mut a)?, std::io::BufRead::fill_buf(&mut b)?);
-        let n = x.len().min(y.len());
-        if n == 0 {
-            return Ok(x.len() == y.len());
-        }
-        if x[..n] != y[..n] {
-            return Ok(false);
-        }
-        std::io::BufRead::consume(&mut a, n);
-        std::io::BufRead::consume(&mut b, n);
-    }
 }
 
 /// Creates a folder and those above it, each entry synced in its parent.

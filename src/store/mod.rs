@@ -3,35 +3,37 @@
 //! Async stops here: every call blocks the caller (an own thread of ours, or the thread that restores),
 //! never a tokio thread. Objects are written once and never changed.
 
+mod cloud;
+mod explain;
+mod fence;
 mod folder;
+mod http;
 mod io;
+mod job;
+mod object;
 mod provider;
+mod region;
 mod replica_url;
+mod requests;
+mod stream;
+mod tls;
+mod upload;
 
+pub use crate::ltx::FileInfo;
 pub use io::Io;
+pub use requests::Requests;
 pub use replica_url::{ReplicaUrl, STORE_KEYS};
 pub(crate) use replica_url::{encode, encode_bytes, store_key};
 
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::limits::FILE_BUFFER;
 use crate::ltx::{Level, Span};
 use bytes::Bytes;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
-
-/// One LTX file of a replica, as a listing names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileInfo {
-    /// The level's folder that it stands in.
-    pub level: Level,
-    /// Its transactions, from its name.
-    pub span: Span,
-    /// Bytes.
-    pub size: u64,
-    /// Creation time as the listing gives it (file times, or the store's own clock): see [`Store::created`] for the exact one.
-    pub listed: Time,
-}
+use std::time::Duration;
 
 /// What to put.
 pub enum Body<'a> {
@@ -76,17 +78,27 @@ pub struct Store {
 /// What keeps the files.
 enum Home {
     Folder(folder::Folder),
+    Object(Box<object::Object>),
 }
 
 impl Store {
     /// A store at `url`. Asks no network and starts no thread before the first call. `env` gives credentials
     /// and a region where the URL has none; it is read here and not again.
-    pub fn open(url: &ReplicaUrl, _env: &dyn Fn(&str) -> Option<String>, _io: &Io) -> Result<Store> {
+    pub fn open(url: &ReplicaUrl, env: &dyn Fn(&str) -> Option<String>, io: &Io) -> Result<Store> {
         let home = match url.folder() {
             Some(root) => Home::Folder(folder::Folder::new(root.to_path_buf())),
-            None => return Err(Error::Usage(format!("replica {url}: only folders are supported so far"))),
+            None => Home::Object(Box::new(object::Object::new(url, env, io)?)),
         };
         Ok(Store { url: url.clone(), home })
+    }
+
+    /// Sets how long a call waits while no byte moves (default [`crate::limits::NO_PROGRESS`]). A call that
+    /// advances is never cut. To be set before the first call.
+    pub fn with_patience(mut self, patience: Duration) -> Store {
+        if let Home::Object(object) = &mut self.home {
+            object.patience = patience;
+        }
+        self
     }
 
     /// Where it is. Holds no secret.
@@ -99,13 +111,15 @@ impl Store {
     pub fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
         match &self.home {
             Home::Folder(folder) => folder.list(level),
+            Home::Object(object) => object.list(level),
         }
     }
 
-    /// The exact creation time: metadata where the listing does not carry it (S3), else `listed`.
+    /// The exact creation time: metadata where the listing does not carry it, else `listed`.
     pub fn created(&self, file: &FileInfo) -> Result<Time> {
         match &self.home {
             Home::Folder(_) => Ok(file.listed),
+            Home::Object(object) => object.created(file),
         }
     }
 
@@ -114,6 +128,7 @@ impl Store {
     pub fn put(&self, level: Level, span: Span, created: Time, body: Body<'_>) -> Result<Put> {
         match &self.home {
             Home::Folder(folder) => folder.put(level, span, created, &body),
+            Home::Object(object) => object.put(level, span, created, &body),
         }
     }
 
@@ -121,13 +136,16 @@ impl Store {
     pub fn read(&self, level: Level, span: Span, range: Option<Range<u64>>) -> Result<Bytes> {
         match &self.home {
             Home::Folder(folder) => folder.read(level, span, range),
+            Home::Object(object) => object.read(level, span, range),
         }
     }
 
     /// An object from its start, fetched ahead in ranges; a dropped connection is taken up where it broke.
+    /// An error of `read` holds an [`Error`]: see [`Error::from_read`].
     pub fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
         match &self.home {
             Home::Folder(folder) => folder.stream(file),
+            Home::Object(object) => object.stream(file),
         }
     }
 
@@ -135,13 +153,24 @@ impl Store {
     pub fn delete(&self, files: &[(Level, Span)]) -> Result<()> {
         match &self.home {
             Home::Folder(folder) => folder.delete(files),
+            Home::Object(object) => object.delete(files),
         }
     }
 
-    /// `Some(false)` once the probe found that the store ignores conditional puts (*not fenced*).
+    /// `Some(false)` once the probe found that the store ignores conditional puts (*not fenced*); `None`
+    /// before the first put.
     pub fn is_fenced(&self) -> Option<bool> {
         match &self.home {
             Home::Folder(folder) => Some(folder.is_fenced()),
+            Home::Object(object) => object.is_fenced(),
+        }
+    }
+
+    /// Requests since it was opened.
+    pub fn requests(&self) -> Requests {
+        match &self.home {
+            Home::Folder(folder) => folder.requests(),
+            Home::Object(object) => object.requests(),
         }
     }
 }
@@ -161,4 +190,21 @@ fn shorter_than(name: &dyn std::fmt::Display, range: &Range<u64>, size: u64) -> 
         "{name} has {size} bytes, but bytes {} to {} are needed: it was cut short",
         range.start, range.end
     ))
+}
+
+/// True where both give the same bytes to their ends.
+fn same_bytes(a: impl Read, b: impl Read) -> std::io::Result<bool> {
+    let (mut a, mut b) = (BufReader::with_capacity(FILE_BUFFER, a), BufReader::with_capacity(FILE_BUFFER, b));
+    loop {
+        let (x, y) = (a.fill_buf()?, b.fill_buf()?);
+        let n = x.len().min(y.len());
+        if n == 0 {
+            return Ok(x.len() == y.len());
+        }
+        if x[..n] != y[..n] {
+            return Ok(false);
+        }
+        a.consume(n);
+        b.consume(n);
+    }
 }
