@@ -15,11 +15,12 @@ use crate::reader::wal_path;
 use crate::report::{Report, Status};
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat};
-use crate::store::Store;
+use crate::store::{Io, Store};
 use crate::wal::Cursor;
 use crate::walindex::IndexHeader;
 use crate::worker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -67,7 +68,25 @@ pub struct Place {
     /// The VFS below.
     pub base: Arc<dyn BaseVfs>,
     /// How it is replicated; `None` for a connection that only keeps Gate and links for others.
-    pub replica: Option<(Settings, Arc<Store>)>,
+    pub replica: Option<Replica>,
+}
+
+/// How a database is replicated, and how its store is reached.
+pub struct Replica {
+    /// What the person said.
+    pub settings: Settings,
+    /// The environment at the open: it may hold credentials, so it is never shown.
+    pub env: HashMap<String, String>,
+    /// The process's I/O thread, or the promise of one.
+    pub io: Io,
+}
+
+impl Replica {
+    /// The store, which keeps the I/O thread alive as long as it lives.
+    pub fn store(&self, patience: Duration) -> Result<Store> {
+        let store = Store::open(&self.settings.replica, &|key| self.env.get(key).cloned(), &self.io)?;
+        Ok(store.with_patience(patience))
+    }
 }
 
 /// A replicated database.
@@ -77,6 +96,10 @@ pub struct Db {
     spool: Spool,
     /// The lock of the Leader.
     pub(crate) leadership: Leadership,
+    /// Who restores: a lock between processes, in a lock between threads.
+    pub(crate) restoring: Mutex<Leadership>,
+    /// This process has looked once whether the store is beyond what is stored from here.
+    pub(crate) looked: AtomicBool,
     txns: (Sender<Txn>, Receiver<Txn>),
     /// Requests that wake the worker at once.
     pub(crate) calls: (Sender<()>, Receiver<()>),
@@ -103,10 +126,12 @@ impl Db {
             spool: Spool::of(&place.path),
             report: Report::new(
                 place.path.display().to_string(),
-                place.replica.as_ref().map_or_else(String::new, |(settings, _)| settings.replica.to_string()),
+                place.replica.as_ref().map_or_else(String::new, |replica| replica.settings.replica.to_string()),
             ),
             place,
-            leadership: Leadership::default(),
+            leadership: Leadership::of("lock"),
+            restoring: Mutex::new(Leadership::of("restore.lock")),
+            looked: AtomicBool::new(false),
             txns: bounded(limits::CHANNEL_TXNS),
             calls: bounded(1),
             views: Mutex::default(),
@@ -145,7 +170,7 @@ impl Db {
     }
 
     /// How it is replicated, and to which store.
-    pub(crate) fn replica(&self) -> Option<&(Settings, Arc<Store>)> {
+    pub(crate) fn replica(&self) -> Option<&Replica> {
         self.place.replica.as_ref()
     }
 
@@ -214,6 +239,11 @@ impl Db {
         *running = false;
         self.started.store(false, Ordering::Release);
         true
+    }
+
+    /// True where there was something to replicate: a worker runs, or ran.
+    pub(crate) fn has_worked(&self) -> bool {
+        self.started.load(Ordering::Acquire)
     }
 
     /// Hands a commit over. Never blocks; a full channel loses nothing, for Cursors are cumulative.
@@ -318,7 +348,7 @@ impl Db {
 
     /// Bytes that a Segment may take now; `database` is the database's size in bytes.
     pub(crate) fn room(&self, database: u64) -> u64 {
-        let set = self.replica().and_then(|(settings, _)| settings.spool_limit);
+        let set = self.replica().and_then(|replica| replica.settings.spool_limit);
         let limit = set.unwrap_or_else(|| limits::SPOOL.max(database));
         limit.saturating_sub(self.spool_bytes())
     }

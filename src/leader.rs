@@ -1,7 +1,7 @@
-//! Who replicates: an fcntl lock on the Spool's `lock` file, on a descriptor that is never closed.
+//! Who replicates, and who restores: an fcntl lock on a file of the Spool, on a descriptor that is never closed.
 //!
 //! It vanishes with its process and is not inherited by fork. fcntl does not exclude threads: within a process
-//! there is one `Db` for a file, and its one worker asks here.
+//! there is one `Db` for a file, and its one worker (or a mutex) asks here.
 
 use crate::error::{Error, Result};
 use crate::spool::Spool;
@@ -12,9 +12,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-/// The lock file of one database in this process.
-#[derive(Default)]
+/// A lock file of one database in this process.
 pub struct Leadership {
+    name: &'static str,
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -25,10 +25,15 @@ struct Kept {
 }
 
 impl Leadership {
+    /// The lock on the Spool's file of this name.
+    pub fn of(name: &'static str) -> Leadership {
+        Leadership { name, kept: Mutex::default() }
+    }
+
     /// Tries to become, or to stay, the Leader. Also right before each put: a backup that opened and closed the
     /// file dropped the lock, a removed Spool has another inode.
     pub fn hold(&self, spool: &Spool) -> Result<bool> {
-        let path = spool.path("lock");
+        let path = spool.path(self.name);
         let mut kept = self.kept.lock().expect("no thread panics while it holds this");
         let inode = std::fs::metadata(&path).map(|meta| meta.ino()).ok();
         let known = kept.iter().position(|kept| kept.path == path && Some(kept.inode) == inode);
@@ -57,7 +62,7 @@ impl Leadership {
                 Ok(true)
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(false),
-            Err(e) => Err(Error::io("lock", spool.path("lock"), e.into())),
+            Err(e) => Err(Error::io("lock", spool.path(self.name), e.into())),
         }
     }
 

@@ -35,7 +35,7 @@ enum Found {
 /// The Leader of one database.
 pub(crate) struct Leading<'a> {
     db: &'a Arc<Db>,
-    store: &'a Store,
+    store: Store,
     base: Box<dyn BaseFile>,
     state: State,
     outgoing: Option<Outgoing>,
@@ -61,7 +61,9 @@ impl<'a> Leading<'a> {
 
     /// The lock was just granted: what did the Leader before leave?
     pub(crate) fn take_over(db: &'a Arc<Db>) -> Result<Leading<'a>> {
-        let (settings, store) = db.replica().expect("only a database with a replica has a worker");
+        let replica = db.replica().expect("only a database with a replica has a worker");
+        let settings = &replica.settings;
+        let store = replica.store(limits::NO_PROGRESS)?;
         let spool = db.spool();
         spool.sweep()?;
         let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
@@ -77,7 +79,7 @@ impl<'a> Leading<'a> {
             }
         }
         outgoing.retain(|waiting| waiting.txid == state.txid.next());
-        let newest = newest(store)?;
+        let newest = newest(&store)?;
         let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
         let beyond = newest.filter(|newest| newest.span.max > expected);
         if let Some(beyond) = beyond {
@@ -145,7 +147,7 @@ impl<'a> Leading<'a> {
         }
         let outgoing = self.outgoing.as_ref().expect("the caller looked");
         self.db.report.captured(outgoing.txid);
-        outgoing.put(self.store)?;
+        outgoing.put(&self.store)?;
         let mut state = self.state.clone();
         if let Some(written) = self.db.spool().state()? {
             if written.number != state.number {

@@ -11,6 +11,7 @@ use crate::page::{PageSize, Pgno};
 use crate::spool::{End, Head, Link, Stat, header_hash, random, remove};
 use crate::wal::{Cursor, Salt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Ranges collected before equal ones are folded.
 const FOLD_RANGES: usize = 4096;
@@ -51,13 +52,13 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     /// RESERVED was granted: a transaction begins, and the file still is what the last one left.
-    pub(crate) fn reserved(&mut self, db: &Db, database: &dyn ReadAt) {
+    pub(crate) fn reserved(&mut self, db: &Arc<Db>, database: &dyn ReadAt) {
         self.drop_prepared();
         self.tip = self.look(db, database);
     }
 
     /// Before `xWrite` on the database.
-    pub(crate) fn writing(&mut self, db: &Db, offset: u64, len: usize, database: &dyn ReadAt) {
+    pub(crate) fn writing(&mut self, db: &Arc<Db>, offset: u64, len: usize, database: &dyn ReadAt) {
         self.drop_prepared();
         if self.ranges.is_empty() || matches!(self.tip, Tip::Unknown) {
             if matches!(self.tip, Tip::Unknown) {
@@ -93,7 +94,7 @@ impl Rollback {
     }
 
     /// FCNTL_SYNC: the contents are saved while the journal still stands.
-    pub(crate) fn prepare(&mut self, db: &Db, database: &dyn ReadAt) {
+    pub(crate) fn prepare(&mut self, db: &Arc<Db>, database: &dyn ReadAt) {
         self.drop_prepared();
         if self.ranges.is_empty() || !db.spool().exists() {
             return;
@@ -106,7 +107,7 @@ impl Rollback {
     }
 
     /// COMMIT_PHASETWO: the transaction is committed.
-    pub(crate) fn publish(&mut self, db: &Db, _database: &dyn ReadAt) {
+    pub(crate) fn publish(&mut self, db: &Arc<Db>, _database: &dyn ReadAt) {
         let wrote = !self.ranges.is_empty();
         self.ranges.clear();
         self.unsynced = !self.synced_now;
@@ -141,7 +142,7 @@ impl Rollback {
     }
 
     /// Does the file hold what the newest End left?
-    fn look(&self, db: &Db, database: &dyn ReadAt) -> Tip {
+    fn look(&self, db: &Arc<Db>, database: &dyn ReadAt) -> Tip {
         let looked = (|| -> Result<Tip> {
             if !db.spool().exists() {
                 return Ok(Tip::Unproven);
@@ -160,7 +161,7 @@ impl Rollback {
 
     /// Journal modes OFF and MEMORY leave nothing that would undo a half-written transaction after a kill:
     /// until its End nothing is proven.
-    fn mark_dirty(&mut self, db: &Db) {
+    fn mark_dirty(&mut self, db: &Arc<Db>) {
         if self.dirty || !db.spool().exists() {
             return;
         }
@@ -177,7 +178,7 @@ impl Rollback {
         }
     }
 
-    fn save(&self, db: &Db, database: &dyn ReadAt) -> Result<Option<Prepared>> {
+    fn save(&self, db: &Arc<Db>, database: &dyn ReadAt) -> Result<Option<Prepared>> {
         let Some(header) = header(database) else { return Ok(None) };
         let page_size = PageSize::from_header([header[16], header[17]])?;
         let commit = u32::from_be_bytes(header[28..32].try_into().expect("four bytes of a longer array"));

@@ -96,6 +96,8 @@ pub enum Source<'a> {
     Snapshot(&'a Snapshot<'a>),
     /// A copy in the Spool.
     Copy(&'a File),
+    /// Nothing: the database is gone, and pages that no transaction wrote were zero.
+    Zeros,
 }
 
 impl Source<'_> {
@@ -103,6 +105,10 @@ impl Source<'_> {
         match self {
             Source::File(base) => read_page(*base, page_size, pgno, page),
             Source::Snapshot(snapshot) => snapshot.read(pgno, page),
+            Source::Zeros => {
+                page.fill(0);
+                Ok(())
+            }
             Source::Copy(file) => {
                 use std::os::unix::fs::FileExt;
                 file.read_exact_at(page, page_size.offset(pgno)).map_err(|e| Error::io("read", "the copy", e))

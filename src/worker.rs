@@ -49,7 +49,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(db: &'a Arc<Db>) -> Worker<'a> {
-        let interval = db.replica().map_or(limits::BEAT.1, |(settings, _)| settings.sync_interval);
+        let interval = db.replica().map_or(limits::BEAT.1, |replica| replica.settings.sync_interval);
         let beat = interval.clamp(limits::BEAT.0, limits::BEAT.1);
         Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true }
     }
