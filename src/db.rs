@@ -51,6 +51,10 @@ impl Db {
         Status { database: self.path.display().to_string(), ..Status::default() }
     }
 
+    /// The extension caught a panic on one of this database's connections and forwards that connection only from
+    /// now on: the status says `failed` and why. Takes no lock that the panic may have left held.
+    pub fn failed(&self, _panic: &str) {}
+
     /// Returns the stored Txid when everything committed before the call is stored.
     pub fn sync(&self, _timeout: Duration) -> Result<Txid> {
         Ok(Txid(0))

@@ -31,6 +31,9 @@ pub struct Ask<'a> {
     pub create: bool,
     /// The entry point.
     pub door: Door,
+    /// Why a database opened like this cannot be replicated (its locks do not hold between processes), as the
+    /// beginning of a sentence. Where it would be replicated the open fails with it, before anything is restored.
+    pub unsafe_locks: Option<String>,
     /// The VFS below.
     pub base: Arc<dyn BaseVfs>,
 }
@@ -69,6 +72,12 @@ impl Registry {
     pub fn open(&self, ask: Ask<'_>) -> Result<Opening> {
         if ask.params.iter().any(|(key, value)| key == "replica" && value == "off") {
             return Ok(Opening::PassThrough);
+        }
+        if let Some(why) = ask.unsafe_locks {
+            return Err(crate::error::Error::Usage(format!(
+                "{}: {why}, so it cannot be replicated safely; use the `unix` VFS, or say replica=off",
+                ask.path.display()
+            )));
         }
         Ok(Opening::Replicated(Pending { path: ask.path.to_path_buf() }))
     }
