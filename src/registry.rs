@@ -73,6 +73,18 @@ impl Registry {
         if ask.params.iter().any(|(key, value)| key == "replica" && value == "off") {
             return Ok(Opening::PassThrough);
         }
+        if ask.read_only {
+            return Ok(Opening::PassThrough);
+        }
+        if !ask.params.iter().any(|(key, _)| key == "replica") {
+            return match ask.door {
+                Door::Default => Ok(Opening::PassThrough),
+                Door::Named => Err(crate::error::Error::Usage(format!(
+                    "{}: no replica is configured; add replica=URL to the database's URI",
+                    ask.path.display()
+                ))),
+            };
+        }
         if let Some(why) = ask.unsafe_locks {
             return Err(crate::error::Error::Usage(format!(
                 "{}: {why}, so it cannot be replicated safely; use the `unix` VFS, or say replica=off",

@@ -242,10 +242,15 @@ fn is_on(params: &[(String, String)], key: &str) -> bool {
 
 /// A failed open: into SQLite's log each time, on stderr once, and for this thread's `xGetLastError`.
 fn report(registration: &Registration, path: &Path, reason: &str) {
-    let text = format!("litestream: cannot open {}: {reason}", path.display());
+    let place = path.display().to_string();
+    let text = if reason.contains(&place) {
+        format!("litestream: {reason}")
+    } else {
+        format!("litestream: cannot open {place}: {reason}")
+    };
     border::remember(reason);
     registration.api.log(SQLITE_CANTOPEN, &text);
-    if fork::ensure().tell(&path.display().to_string(), reason) {
+    if fork::ensure().tell(&place, reason) {
         log::stderr(&text);
     }
 }

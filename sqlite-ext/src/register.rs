@@ -17,6 +17,8 @@ pub const NAME: &CStr = c"litestream";
 
 /// What a copy of SQLite was given.
 pub struct Registration {
+    /// Which copy of SQLite in this process it is, from 0.
+    pub copy: usize,
     /// Its functions.
     pub api: Api,
     /// The VFS that was the default before us.
@@ -95,6 +97,7 @@ fn create(api: Api, base: *mut sqlite3_vfs) -> (*mut sqlite3_vfs, &'static Regis
     // SAFETY: `base` is registered with this SQLite.
     let base_vfs = Arc::new(unsafe { Base::new(api, base) });
     let registration: &'static mut Registration = Box::leak(Box::new(Registration {
+        copy: 0,
         api,
         base,
         base_vfs,
@@ -104,6 +107,8 @@ fn create(api: Api, base: *mut sqlite3_vfs) -> (*mut sqlite3_vfs, &'static Regis
     let mut newest = NEWEST.load(Ordering::Acquire);
     loop {
         registration.next = newest;
+        // SAFETY: registrations are never freed.
+        registration.copy = unsafe { newest.as_ref() }.map_or(0, |before| before.copy + 1);
         match NEWEST.compare_exchange(newest, registration, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => break,
             Err(other) => newest = other,

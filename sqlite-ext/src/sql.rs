@@ -14,7 +14,7 @@ use libsqlite3_sys::{
 use litestream_engine::db::Db;
 use litestream_engine::error::{Error, Result};
 use litestream_engine::ltx::Txid;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
@@ -119,19 +119,35 @@ pub unsafe extern "C" fn connected(
 /// # Safety
 /// `db` is an open connection of this registration's SQLite.
 pub unsafe fn add(registration: &'static Registration, db: *mut sqlite3) -> c_int {
+    // SAFETY: the caller's promise, in each arm. A function is told its copy of SQLite by its own address: what
+    // lies behind a context differs between versions, so it can only be read with the right one's API.
+    unsafe {
+        match registration.copy {
+            0 => add_for::<0>(registration, db),
+            1 => add_for::<1>(registration, db),
+            2 => add_for::<2>(registration, db),
+            3 => add_for::<3>(registration, db),
+            // A fifth SQLite in one process replicates all the same, and has the PRAGMAs.
+            _ => SQLITE_OK,
+        }
+    }
+}
+
+/// # Safety
+/// As [`add`], for the copy of SQLite with this number.
+unsafe fn add_for<const COPY: usize>(registration: &'static Registration, db: *mut sqlite3) -> c_int {
     let api = registration.api;
-    let data = std::ptr::from_ref(registration).cast_mut().cast::<c_void>();
     let waits = SQLITE_UTF8 | DIRECTONLY;
-    // SAFETY: the caller's promise; registrations are never freed.
+    // SAFETY: the caller's promise; nothing is passed along.
     let results = unsafe {
         [
-            api.create_function(db, c"litestream_version", 0, SQLITE_UTF8, data, version),
-            api.create_function(db, c"litestream_txid", 0, SQLITE_UTF8, data, txid),
-            api.create_function(db, c"litestream_lag", 0, SQLITE_UTF8, data, lag),
-            api.create_function(db, c"litestream_sync", 0, waits, data, sync),
-            api.create_function(db, c"litestream_sync", 1, waits, data, sync),
-            api.create_function(db, c"litestream_shutdown", 0, waits, data, shutdown),
-            api.create_function(db, c"litestream_shutdown", 1, waits, data, shutdown),
+            api.create_function(db, c"litestream_version", 0, SQLITE_UTF8, version::<COPY>),
+            api.create_function(db, c"litestream_txid", 0, SQLITE_UTF8, txid::<COPY>),
+            api.create_function(db, c"litestream_lag", 0, SQLITE_UTF8, lag::<COPY>),
+            api.create_function(db, c"litestream_sync", 0, waits, sync::<COPY>),
+            api.create_function(db, c"litestream_sync", 1, waits, sync::<COPY>),
+            api.create_function(db, c"litestream_shutdown", 0, waits, shutdown::<COPY>),
+            api.create_function(db, c"litestream_shutdown", 1, waits, shutdown::<COPY>),
             status_table::add(registration, db),
         ]
     };
@@ -222,15 +238,12 @@ pub fn seconds(value: f64) -> Result<Duration> {
 /// Runs the body of a function; its error becomes the function's.
 ///
 /// # Safety
-/// `context` is the one of a running function that was made by `add`.
-unsafe fn function(
+/// `context` is the one of a running function that `add_for` made for this copy of SQLite.
+unsafe fn function<const COPY: usize>(
     context: *mut sqlite3_context,
     body: impl FnOnce(&'static Registration, *mut sqlite3) -> Result<()>,
 ) {
-    // SAFETY: the caller's promise: the data is a registration, which is never freed. Every table has this slot at
-    // the same place, so the newest registration's finds it.
-    let Some(any) = register::all().next() else { return };
-    let registration = unsafe { &*any.api.user_data(context).cast::<Registration>() };
+    let Some(registration) = register::all().find(|registration| registration.copy == COPY) else { return };
     let api = registration.api;
     // SAFETY: the caller's promise.
     let db = unsafe { api.context_db(context) };
@@ -258,20 +271,20 @@ unsafe fn time(api: Api, n: c_int, arguments: *mut *mut sqlite3_value) -> Result
     }
 }
 
-unsafe extern "C" fn version(context: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite calls functions that `add` made.
+unsafe extern "C" fn version<const COPY: usize>(context: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
+    // SAFETY: SQLite calls functions that `add_for` made.
     unsafe {
-        function(context, |registration, _| {
+        function::<COPY>(context, |registration, _| {
             registration.api.result_text(context, env!("CARGO_PKG_VERSION"));
             Ok(())
         });
     }
 }
 
-unsafe extern "C" fn txid(context: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite calls functions that `add` made.
+unsafe extern "C" fn txid<const COPY: usize>(context: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
+    // SAFETY: SQLite calls functions that `add_for` made.
     unsafe {
-        function(context, |registration, db| {
+        function::<COPY>(context, |registration, db| {
             let first = attached(registration.api, db).into_iter().next();
             match first.and_then(|one| one.db.status().txid_captured) {
                 Some(txid) => registration.api.result_text(context, &txid.to_string()),
@@ -282,10 +295,10 @@ unsafe extern "C" fn txid(context: *mut sqlite3_context, _: c_int, _: *mut *mut 
     }
 }
 
-unsafe extern "C" fn lag(context: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite calls functions that `add` made.
+unsafe extern "C" fn lag<const COPY: usize>(context: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
+    // SAFETY: SQLite calls functions that `add_for` made.
     unsafe {
-        function(context, |registration, db| {
+        function::<COPY>(context, |registration, db| {
             let first = attached(registration.api, db).into_iter().next();
             match first.and_then(|one| one.db.status().lag) {
                 Some(lag) => registration.api.result_double(context, lag),
@@ -296,10 +309,14 @@ unsafe extern "C" fn lag(context: *mut sqlite3_context, _: c_int, _: *mut *mut s
     }
 }
 
-unsafe extern "C" fn sync(context: *mut sqlite3_context, n: c_int, arguments: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite calls functions that `add` made.
+unsafe extern "C" fn sync<const COPY: usize>(
+    context: *mut sqlite3_context,
+    n: c_int,
+    arguments: *mut *mut sqlite3_value,
+) {
+    // SAFETY: SQLite calls functions that `add_for` made.
     unsafe {
-        function(context, |registration, db| {
+        function::<COPY>(context, |registration, db| {
             let timeout = time(registration.api, n, arguments)?.unwrap_or(SYNC_TIMEOUT);
             let stored = sync_all(&attached(registration.api, db), timeout)?;
             registration.api.result_text(context, &stored.to_string());
@@ -308,10 +325,14 @@ unsafe extern "C" fn sync(context: *mut sqlite3_context, n: c_int, arguments: *m
     }
 }
 
-unsafe extern "C" fn shutdown(context: *mut sqlite3_context, n: c_int, arguments: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite calls functions that `add` made.
+unsafe extern "C" fn shutdown<const COPY: usize>(
+    context: *mut sqlite3_context,
+    n: c_int,
+    arguments: *mut *mut sqlite3_value,
+) {
+    // SAFETY: SQLite calls functions that `add_for` made.
     unsafe {
-        function(context, |registration, db| {
+        function::<COPY>(context, |registration, db| {
             let timeout = time(registration.api, n, arguments)?;
             if attached(registration.api, db).iter().any(|one| one.writing) {
                 let text = "litestream_shutdown: this connection is in a write transaction: COMMIT first";

@@ -19,7 +19,6 @@ pub const SLOTS: &[(&str, usize, c_int)] = &[
     ("result_null", RESULT_NULL, 0),
     ("result_text", RESULT_TEXT, 0),
     ("step", STEP, 0),
-    ("user_data", USER_DATA, 0),
     ("value_double", VALUE_DOUBLE, 0),
     ("value_type", VALUE_TYPE, 0),
     ("prepare_v2", PREPARE_V2, 0),
@@ -58,7 +57,6 @@ pub const RESULT_INT64: usize = 83;
 pub const RESULT_NULL: usize = 84;
 pub const RESULT_TEXT: usize = 85;
 pub const STEP: usize = 94;
-pub const USER_DATA: usize = 101;
 pub const VALUE_DOUBLE: usize = 105;
 pub const VALUE_TYPE: usize = 113;
 pub const PREPARE_V2: usize = 116;

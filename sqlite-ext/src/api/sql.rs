@@ -87,14 +87,13 @@ impl Api {
     /// Adds a scalar function to a connection.
     ///
     /// # Safety
-    /// `db` is an open connection; `data` stays valid for good.
+    /// `db` is an open connection; `function` is called with this SQLite's values only.
     pub unsafe fn create_function(
         self,
         db: *mut sqlite3,
         name: &CStr,
         arguments: c_int,
         flags: c_int,
-        data: *mut c_void,
         function: ScalarFn,
     ) -> c_int {
         type Unused = Option<unsafe extern "C" fn()>;
@@ -109,9 +108,10 @@ impl Api {
             Unused,
             Unused,
         ) -> c_int;
+        let null = std::ptr::null_mut();
         // SAFETY: the caller's promise.
         unsafe {
-            self.slot::<F>(CREATE_FUNCTION_V2)(db, name.as_ptr(), arguments, flags, data, function, None, None, None)
+            self.slot::<F>(CREATE_FUNCTION_V2)(db, name.as_ptr(), arguments, flags, null, function, None, None, None)
         }
     }
 
@@ -148,7 +148,7 @@ impl Api {
         }
     }
 
-    /// What `create_function` was given as `data`, and the connection that runs the function.
+    /// The connection that runs the function.
     ///
     /// # Safety
     /// `context` is the one of a running function.
@@ -215,12 +215,5 @@ impl Api {
             self.slot::<Text>(RESULT_ERROR)(context, text.as_ptr(), -1);
             self.slot::<Code>(RESULT_ERROR_CODE)(context, code);
         }
-    }
-
-    /// # Safety
-    /// `context` is the one of a running function.
-    pub unsafe fn user_data(self, context: *mut sqlite3_context) -> *mut c_void {
-        // SAFETY: the caller's promise.
-        unsafe { self.slot::<unsafe extern "C" fn(*mut sqlite3_context) -> *mut c_void>(USER_DATA)(context) }
     }
 }
