@@ -397,6 +397,16 @@ impl Db {
         status
     }
 
+    /// The extension caught a panic on one of this database's connections and forwards that connection only from
+    /// now on: the status says `failed` and why. Takes no lock that the panic may have left held.
+    pub fn failed(&self, _panic: &str) {}
+
+    /// The extension caught a panic on one of this database's connections and forwards that connection only from
+    /// now on: the status says `failed` and why. Takes no lock that the panic may have left held.
+    pub fn failed(&self, panic: &str) {
+        self.report.broken(panic);
+    }
+
     /// Returns the stored Txid when everything committed before the call is stored.
     pub fn sync(self: &Arc<Db>, timeout: Duration) -> Result<Txid> {
         if !self.replicates() {

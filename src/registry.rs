@@ -37,6 +37,9 @@ pub struct Ask<'a> {
     pub create: bool,
     /// The entry point.
     pub door: Door,
+    /// Why a database opened like this cannot be replicated (its locks do not hold between processes), as the
+    /// beginning of a sentence. Where it would be replicated the open fails with it, before anything is restored.
+    pub unsafe_locks: Option<String>,
     /// The VFS below.
     pub base: Arc<dyn BaseVfs>,
 }
@@ -99,6 +102,12 @@ impl Registry {
             Choice::Replicate(settings) => settings,
             Choice::Off | Choice::Unreplicated(_) => return Ok(self.keep_gate(&ask)),
         };
+        if let Some(why) = &ask.unsafe_locks {
+            return Err(Error::Usage(format!(
+                "{}: {why}, so it cannot be replicated safely; use the `unix` VFS, or say replica=off",
+                ask.path.display()
+            )));
+        }
         let Some(db) = self.db(&ask, settings, env)? else { return Ok(self.keep_gate(&ask)) };
         opening::prepare(&db, &ask)?;
         if ask.read_only { Ok(Opening::PassThrough) } else { Ok(Opening::Replicated(Pending { db })) }
