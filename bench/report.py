@@ -12,7 +12,8 @@ BARS = ["insert", "update", "insert-full", "bulk", "read", "scan", "procs"]
 def number(value, unit=""):
     if value is None:
         return "–"
-    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    text = (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10
+            else f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}")
     return text + unit
 
 
@@ -37,9 +38,9 @@ def rows(results):
 
     for name in BARS:
         add(name, figures.get(name, {}).get("title", name) + ", throughput", lambda e: number(e["ratio"]))
-    add("insert", "p99 of those inserts (NORMAL)", lambda e: number(e["p99_ratio"]))
-    add("insert", "worst of those inserts (NORMAL)", lambda e: number(e["max_ratio"]))
-    add("procs", "p99 with 4 processes", lambda e: number(e["p99_ratio"]))
+    add("insert", "p99 of single-row inserts (NORMAL), times plain", lambda e: number(e["p99_ratio"]))
+    add("insert", "worst of single-row inserts (NORMAL), times plain", lambda e: number(e["max_ratio"]))
+    add("procs", "p99 with 4 processes, times plain", lambda e: number(e["p99_ratio"]))
     lag = figures.get("lag", {}).get("variants", {})
     if lag:
         take = lambda key: cell(lag.get(key), lambda e: number(e["p50_ms"], " ms"))
