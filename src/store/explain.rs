@@ -51,6 +51,8 @@ impl Context<'_> {
                     object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
                         Error::Refused(format!("replica {url}: cannot {what}: {text}"))
                     }
+                    // Its own look at a range, where a server does not say 416.
+                    _ if text.contains("Wanted range") => cut_short(name),
                     _ => Error::Unreachable(format!("replica {url}: cannot {what}: {text}")),
                 }
             }
@@ -95,7 +97,7 @@ impl Context<'_> {
             (301 | 302 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
                 Error::Refused(format!("replica {url}: cannot {what}: another region ({said}); give the bucket's as region=…"))
             }
-            (416, _) => Error::Corrupt(format!("{name} ends before the bytes that are needed: it was cut short")),
+            (416, _) => cut_short(name),
             (408 | 429, _) | (400, "RequestTimeout" | "SlowDown") => {
                 Error::Unreachable(format!("replica {url}: cannot {what}: asked to wait ({said}); it may be tried again"))
             }
@@ -104,4 +106,8 @@ impl Context<'_> {
             _ => Error::Refused(format!("replica {url}: cannot {what}: it answered {said}")),
         }
     }
+}
+
+fn cut_short(name: &str) -> Error {
+    Error::Corrupt(format!("{name} ends before the bytes that are needed: it was cut short"))
 }
