@@ -23,3 +23,4 @@ pub mod store;
 pub mod conn;
 pub mod db;
 pub mod registry;
+pub mod settings;

@@ -69,3 +69,10 @@ pub const UPLOAD_FRAME: usize = 64 << 10;
 
 /// Bytes of an answer that says no which are read for its code and message.
 pub const ERROR_BODY: usize = 64 << 10;
+
+/// Default of `sync-interval`.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Default of `open-timeout`.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of `shutdown-sync-timeout`.
+pub const SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);

@@ -137,7 +137,10 @@ fn what_is_missing_is_no_backup(store: &Store) {
     let file = FileInfo { level: Level::RAW, span: span(77, 77), size: 10, listed: CREATED };
     assert!(matches!(store.created(&file), Err(Error::NoBackup(_)) | Ok(CREATED)), "a folder asks its listing only");
     let mut out = Vec::new();
-    let read = store.stream(&file).map_err(|e| e.to_string()).and_then(|mut s| s.read_to_end(&mut out).map_err(|e| e.to_string()));
+    let read = store
+        .stream(&file)
+        .map_err(|e| e.to_string())
+        .and_then(|mut s| s.read_to_end(&mut out).map_err(|e| e.to_string()));
     let text = read.expect_err("a missing object has no bytes");
     assert!(text.contains("does not exist"), "{text}");
 }
