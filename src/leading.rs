@@ -104,6 +104,7 @@ impl<'a> Leading<'a> {
         state.replica = kept(&identity).to_string();
         state.writer = random();
         db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
+        db.report.phase(Phase::Replicating);
         Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None })
     }
 
@@ -325,7 +326,9 @@ impl<'a> Leading<'a> {
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
         if !self.base.lock(Lock::Shared).map_err(failed)? {
-            return Ok(Proof::Busy);
+            // A writer is at work, or exclusive locking mode holds on: what returned to its application was published.
+            let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));
+            return Ok(if published { Proof::Whole } else { Proof::Busy });
         }
         let header = image::header(&*self.base);
         let hot = crate::copy::journal_is_hot(self.db.path());
