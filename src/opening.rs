@@ -18,7 +18,7 @@ use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
 use crate::restore::{self, Options, Restored};
 use crate::settings::{OnConflict, Restore};
-use crate::spool::{End, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
+use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
 use crate::store::Store;
 use crate::uploader::{Encoded, Outgoing, Source, encode, needs_snapshot};
 use crate::wal::{Cursor, Salt};
@@ -245,6 +245,7 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
     let cursor = Cursor::start(Salt(random().to_be_bytes()));
     let commit = restored.header.commit;
     let number = db.spool().state()?.map_or(0, |state| state.number);
+    let end = End { cursor, commit, change: 0, stat, header: header_hash(&header) };
     let mut state = State {
         number,
         writer: random(),
@@ -255,10 +256,11 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
         inode: stat.inode,
         time: restored.timestamp(),
         image: None,
-        end: Some(End { cursor, commit, change: 0, stat, header: header_hash(&header) }),
+        end: Some(end),
         replica: kept(&replica.settings.url.identity()).to_string(),
     };
     db.spool().set_state(&mut state)?;
+    db.spool().link(db.spool().links()?.newest(), &Link::End(end))?;
     db.spool().sync()
 }
 

@@ -153,7 +153,8 @@ impl Rollback {
             let (state, links) = (db.spool().state()?, db.spool().links()?);
             let own = state.and_then(|state| state.end);
             let proven = |end: &End| end.header == hash || (end.header == 0 && Some(end.stat) == stat);
-            let end = links.newest_end().copied().filter(|end| proven(end)).or_else(|| own.filter(|end| proven(end)));
+            // An image's or a restore's own End first: an older one may name the same content by another Cursor.
+            let end = own.filter(|end| proven(end)).or_else(|| links.newest_end().copied().filter(|end| proven(end)));
             Ok(end.map_or(Tip::Unproven, |end| Tip::Proven(end.cursor)))
         })();
         looked.unwrap_or(Tip::Unproven)

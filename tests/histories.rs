@@ -6,6 +6,7 @@
 
 mod support;
 
+use litestream_engine::ltx::Level;
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
@@ -301,9 +302,11 @@ impl History {
     }
 }
 
+/// LTX files in the replica.
 fn litestream_files(replica: &Path) -> usize {
-    let levels = std::fs::read_dir(replica.join("ltx"));
-    levels.map(|levels| levels.flatten().map(|level| std::fs::read_dir(level.path()).map(Iterator::count).unwrap_or(0)).sum()).unwrap_or(0)
+    let url = ReplicaUrl::parse(&replica.display().to_string()).unwrap();
+    let store = Store::open(&url, &|_| None, &Io::new()).unwrap();
+    Level::all().map(|level| store.list(level).unwrap().len()).sum()
 }
 
 /// Files beyond the first that carry every page of a database with more pages than a transaction touches.
