@@ -84,7 +84,7 @@ pub struct Replica {
 impl Replica {
     /// The store, which keeps the I/O thread alive as long as it lives.
     pub fn store(&self, patience: Duration) -> Result<Store> {
-        let store = Store::open(&self.settings.replica, &|key| self.env.get(key).cloned(), &self.io)?;
+        let store = Store::open(&self.settings.url, &|key| self.env.get(key).cloned(), &self.io)?;
         Ok(store.with_patience(patience))
     }
 }
@@ -126,7 +126,7 @@ impl Db {
             spool: Spool::of(&place.path),
             report: Report::new(
                 place.path.display().to_string(),
-                place.replica.as_ref().map_or_else(String::new, |replica| replica.settings.replica.to_string()),
+                place.replica.as_ref().map_or_else(String::new, |replica| replica.settings.url.to_string()),
             ),
             place,
             leadership: Leadership::of("lock"),
@@ -395,6 +395,12 @@ impl Db {
             status.bytes_pending = u64::from(frames) * u64::from(target.page_size.get());
         }
         status
+    }
+
+    /// The extension caught a panic on one of this database's connections and forwards that connection only from
+    /// now on: the status says `failed` and why. Takes no lock that the panic may have left held.
+    pub fn failed(&self, panic: &str) {
+        self.report.broken(panic);
     }
 
     /// Returns the stored Txid when everything committed before the call is stored.

@@ -5,7 +5,7 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::ltx::Txid;
 use crate::wal::Cursor;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// What `litestream_status` shows: one row.
@@ -75,6 +75,8 @@ pub struct Report {
     database: String,
     replica: String,
     board: Mutex<Board>,
+    /// A fault of our own on an application's thread; set once.
+    broken: OnceLock<String>,
     changed: Condvar,
 }
 
@@ -111,7 +113,7 @@ impl Report {
             unfenced: false,
             journal: false,
         };
-        Report { database, replica, board: Mutex::new(board), changed: Condvar::new() }
+        Report { database, replica, board: Mutex::new(board), broken: OnceLock::new(), changed: Condvar::new() }
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -121,7 +123,10 @@ impl Report {
     /// The row, as of `now`.
     pub(crate) fn status(&self, now: Time) -> Status {
         let board = self.board();
-        let mut state = board.phase.word();
+        let mut state = match self.broken.get() {
+            Some(what) => Phase::Failed(what.clone()).word(),
+            None => board.phase.word(),
+        };
         if board.unfenced {
             state.push_str("; not fenced: the store ignores conditional puts");
         }
@@ -170,6 +175,11 @@ impl Report {
         board.phase = phase;
         board.since = Time::now();
         self.changed.notify_all();
+    }
+
+    /// A connection is forwarded only from now on.
+    pub(crate) fn broken(&self, what: &str) {
+        let _ = self.broken.set(what.to_string()); // the first one is the one to tell
     }
 
     /// A call to the store or to the disk failed; `None` when it went well.
