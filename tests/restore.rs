@@ -2,6 +2,8 @@
 //!
 //! Replicas are made here by the encoder, in folders; what Litestream wrote is in `tests/golden.rs`.
 
+#![allow(clippy::unwrap_used)] // a test that panics has failed
+
 use litestream_engine::clock::Time;
 use litestream_engine::error::{Error, Result};
 use litestream_engine::ltx::{Encoder, Header, Level, Span, Txid};

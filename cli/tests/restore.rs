@@ -2,6 +2,8 @@
 //!
 //! Replicas are those that Litestream wrote (`tests/golden`), copied with the times of their manifest, or made here.
 
+#![allow(clippy::unwrap_used)] // a test that panics has failed
+
 use litestream_engine::clock::Time;
 use litestream_engine::ltx::{Encoder, Header, Span, Txid};
 use litestream_engine::page::{PageSize, Pgno};
