@@ -77,8 +77,11 @@ impl Registry {
             return Ok(Opening::PassThrough);
         }
         if !ask.params.iter().any(|(key, _)| key == "replica") {
+            // VACUUM INTO and ATTACH of a plain name come through the VFS of their connection.
+            let inherited = !ask.params.iter().any(|(key, _)| key == "vfs");
             return match ask.door {
                 Door::Default => Ok(Opening::PassThrough),
+                Door::Named if inherited => Ok(Opening::PassThrough),
                 Door::Named => Err(crate::error::Error::Usage(format!(
                     "{}: no replica is configured; add replica=URL to the database's URI",
                     ask.path.display()

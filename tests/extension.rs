@@ -103,6 +103,7 @@ fn a_second_load_is_a_no_op_and_the_library_stays() {
     let (folder, uri) = place();
     let script = format!(
         "a = load(); b = load(); a.close(); b.close(); load('sqlite3_litestreamvfs_init').close()\n\
+         d = load(); d.execute('SELECT load_extension(?), litestream_version()', [os.environ['LIBRARY']]).fetchall(); d.close()\n\
          print('liblitestream_vfs' in open('/proc/self/maps').read(), len(os.listdir('/proc/self/task')))\n\
          c = sqlite3.connect('{uri}', uri=True); c.execute('CREATE TABLE t(a)')\n\
          print(c.execute('SELECT count(*) FROM litestream_status').fetchone())\n"
