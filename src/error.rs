@@ -50,6 +50,14 @@ impl Error {
         Error::Io { what, path: path.as_ref().to_path_buf(), kind: source.kind(), reason: source.to_string() }
     }
 
+    /// The error that a store's stream wrapped in its `read`; any other is an `Io` of `what` and `path`.
+    pub fn from_read(what: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Error {
+        match source.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(inner) => inner.clone(),
+            None => Error::io(what, path, source),
+        }
+    }
+
     /// True where the same call may succeed later without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Unreachable(_) | Error::Timeout(_) | Error::Busy(_) | Error::Io { .. })

@@ -1,5 +1,6 @@
-//! What an LTX file is called: transaction numbers, the span of a file, its level.
+//! What an LTX file is called: transaction numbers, the span of a file, its level; and its line in a listing.
 
+use crate::clock::Time;
 use crate::error::{Error, Result};
 
 /// Number of an L0 file: from 1, shown as 16 lower-case hex digits.
@@ -52,7 +53,8 @@ impl Span {
     /// Reads a file name back; `None` for anything that is not exactly an LTX file's name.
     pub fn from_file_name(name: &str) -> Option<Span> {
         let (min, max) = name.strip_suffix(".ltx")?.split_once('-')?;
-        let lower = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let lower =
+            |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !lower(min) || !lower(max) {
             return None;
         }
@@ -96,4 +98,17 @@ impl std::fmt::Display for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// One LTX file of a replica, as a listing names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// The level's folder that it stands in.
+    pub level: Level,
+    /// Its transactions, from its name.
+    pub span: Span,
+    /// Bytes.
+    pub size: u64,
+    /// Creation time as the listing gives it (file times, or the store's own clock): the store's `created` has the exact one.
+    pub listed: Time,
 }

@@ -3,30 +3,37 @@
 //! Async stops here: every call blocks the caller (an own thread of ours, or the thread that restores),
 //! never a tokio thread. Objects are written once and never changed.
 
+mod cloud;
+mod explain;
+mod fence;
+mod folder;
+mod http;
+mod io;
+mod job;
+mod object;
+mod provider;
+mod region;
 mod replica_url;
+mod requests;
+mod stream;
+mod tls;
+mod upload;
 
-pub use replica_url::ReplicaUrl;
+pub use crate::ltx::FileInfo;
+pub use io::Io;
+pub use requests::Requests;
+pub use replica_url::{ReplicaUrl, STORE_KEYS};
+pub(crate) use replica_url::{encode, encode_bytes, store_key};
 
 use crate::clock::Time;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::limits::FILE_BUFFER;
 use crate::ltx::{Level, Span};
 use bytes::Bytes;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
-
-/// One LTX file of a replica, as a listing names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileInfo {
-    /// The level's folder that it stands in.
-    pub level: Level,
-    /// Its transactions, from its name.
-    pub span: Span,
-    /// Bytes.
-    pub size: u64,
-    /// Creation time as the listing gives it (file times, or the store's own clock): see [`Store::created`] for the exact one.
-    pub listed: Time,
-}
+use std::time::Duration;
 
 /// What to put.
 pub enum Body<'a> {
@@ -45,42 +52,159 @@ pub enum Put {
     AlreadyThere,
 }
 
+impl Body<'_> {
+    /// Bytes of the whole.
+    pub fn size(&self) -> Result<u64> {
+        match self {
+            Body::Bytes(bytes) => Ok(bytes.len() as u64),
+            Body::File(path) => path.metadata().map(|about| about.len()).map_err(|e| Error::io("stat", path, e)),
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn Read + '_>> {
+        match self {
+            Body::Bytes(bytes) => Ok(Box::new(&bytes[..])),
+            Body::File(path) => Ok(Box::new(std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?)),
+        }
+    }
+}
+
 /// The store of one replica.
-pub struct Store {}
+pub struct Store {
+    url: ReplicaUrl,
+    home: Home,
+}
+
+/// What keeps the files.
+enum Home {
+    Folder(folder::Folder),
+    Object(Box<object::Object>),
+}
 
 impl Store {
-    /// Every file of a level in (min, max) order; objects that are no LTX files are passed over.
-    pub fn list(&self, _level: Level) -> Result<Vec<FileInfo>> {
-        todo!()
+    /// A store at `url`. Asks no network and starts no thread before the first call. `env` gives credentials
+    /// and a region where the URL has none; it is read here and not again.
+    pub fn open(url: &ReplicaUrl, env: &dyn Fn(&str) -> Option<String>, io: &Io) -> Result<Store> {
+        let home = match url.folder() {
+            Some(root) => Home::Folder(folder::Folder::new(root.to_path_buf())),
+            None => Home::Object(Box::new(object::Object::new(url, env, io)?)),
+        };
+        Ok(Store { url: url.clone(), home })
     }
 
-    /// The exact creation time: metadata where the listing does not carry it (S3), else `listed`.
-    pub fn created(&self, _file: &FileInfo) -> Result<Time> {
-        todo!()
+    /// Sets how long a call waits while no byte moves (default [`crate::limits::NO_PROGRESS`]). A call that
+    /// advances is never cut. To be set before the first call.
+    pub fn with_patience(mut self, patience: Duration) -> Store {
+        if let Home::Object(object) = &mut self.home {
+            object.patience = patience;
+        }
+        self
     }
 
-    /// Writes an object that does not exist yet. Other bytes under the name: `Error::Conflict`.
-    pub fn put(&self, _level: Level, _span: Span, _created: Time, _body: Body<'_>) -> Result<Put> {
-        todo!()
+    /// Where it is. Holds no secret.
+    pub fn url(&self) -> &ReplicaUrl {
+        &self.url
     }
 
-    /// A range of an object, or all of it. Missing: `Error::NoBackup`.
-    pub fn read(&self, _level: Level, _span: Span, _range: Option<Range<u64>>) -> Result<Bytes> {
-        todo!()
+    /// Every file of a level in (min, max) order; objects that are no LTX files are passed over. A prefix
+    /// that does not exist holds none.
+    pub fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
+        match &self.home {
+            Home::Folder(folder) => folder.list(level),
+            Home::Object(object) => object.list(level),
+        }
+    }
+
+    /// The exact creation time: metadata where the listing does not carry it, else `listed`.
+    pub fn created(&self, file: &FileInfo) -> Result<Time> {
+        match &self.home {
+            Home::Folder(_) => Ok(file.listed),
+            Home::Object(object) => object.created(file),
+        }
+    }
+
+    /// Writes an object that does not exist yet. Other bytes under the name: `Error::Conflict`. An answer that
+    /// was lost does no harm: the same put again is `AlreadyThere`.
+    pub fn put(&self, level: Level, span: Span, created: Time, body: Body<'_>) -> Result<Put> {
+        match &self.home {
+            Home::Folder(folder) => folder.put(level, span, created, &body),
+            Home::Object(object) => object.put(level, span, created, &body),
+        }
+    }
+
+    /// A range of an object, or all of it. Missing: `Error::NoBackup`; shorter than the range: `Error::Corrupt`.
+    pub fn read(&self, level: Level, span: Span, range: Option<Range<u64>>) -> Result<Bytes> {
+        match &self.home {
+            Home::Folder(folder) => folder.read(level, span, range),
+            Home::Object(object) => object.read(level, span, range),
+        }
     }
 
     /// An object from its start, fetched ahead in ranges; a dropped connection is taken up where it broke.
-    pub fn stream(&self, _file: &FileInfo) -> Result<Box<dyn Read + Send>> {
-        todo!()
+    /// An error of `read` holds an [`Error`]: see [`Error::from_read`].
+    pub fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
+        match &self.home {
+            Home::Folder(folder) => folder.stream(file),
+            Home::Object(object) => object.stream(file),
+        }
     }
 
     /// Deletes objects, in batches where the store has them; one that is gone already is no error.
-    pub fn delete(&self, _files: &[(Level, Span)]) -> Result<()> {
-        todo!()
+    pub fn delete(&self, files: &[(Level, Span)]) -> Result<()> {
+        match &self.home {
+            Home::Folder(folder) => folder.delete(files),
+            Home::Object(object) => object.delete(files),
+        }
     }
 
-    /// `Some(false)` once the probe found that the store ignores conditional puts (*not fenced*).
+    /// `Some(false)` once the probe found that the store ignores conditional puts (*not fenced*); `None`
+    /// before the first put.
     pub fn is_fenced(&self) -> Option<bool> {
-        todo!()
+        match &self.home {
+            Home::Folder(folder) => Some(folder.is_fenced()),
+            Home::Object(object) => object.is_fenced(),
+        }
+    }
+
+    /// Requests since it was opened.
+    pub fn requests(&self) -> Requests {
+        match &self.home {
+            Home::Folder(folder) => folder.requests(),
+            Home::Object(object) => object.requests(),
+        }
+    }
+}
+
+fn missing(name: &dyn std::fmt::Display) -> Error {
+    Error::NoBackup(format!("{name} does not exist in the replica"))
+}
+
+fn conflict(name: &dyn std::fmt::Display) -> Error {
+    Error::Conflict(format!(
+        "{name} exists already with other bytes: another writer uses this replica; nothing was replaced"
+    ))
+}
+
+fn shorter_than(name: &dyn std::fmt::Display, range: &Range<u64>, size: u64) -> Error {
+    Error::Corrupt(format!(
+        "{name} has {size} bytes, but bytes {} to {} are needed: it was cut short",
+        range.start, range.end
+    ))
+}
+
+/// True where both give the same bytes to their ends.
+fn same_bytes(a: impl Read, b: impl Read) -> std::io::Result<bool> {
+    let (mut a, mut b) = (BufReader::with_capacity(FILE_BUFFER, a), BufReader::with_capacity(FILE_BUFFER, b));
+    loop {
+        let (x, y) = (a.fill_buf()?, b.fill_buf()?);
+        let n = x.len().min(y.len());
+        if n == 0 {
+            return Ok(x.len() == y.len());
+        }
+        if x[..n] != y[..n] {
+            return Ok(false);
+        }
+        a.consume(n);
+        b.consume(n);
     }
 }

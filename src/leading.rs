@@ -1,0 +1,501 @@
+//! What the Leader does in one turn: put what waits, find what is committed and not stored, make one file of
+//! it, or a new image where continuity is lost.
+
+use crate::base::{BaseFile, Lock};
+use crate::clock::Time;
+use crate::copy::{Copying, Sliced};
+use crate::db::{Db, Look, Target};
+use crate::error::{Error, Result};
+use crate::image::{self, Snapshot};
+use crate::limits;
+use crate::link;
+use crate::ltx::{Level, Txid};
+use crate::reader::{self, Pending, Start, Walk};
+use crate::report::Phase;
+use crate::settings::OnConflict;
+use crate::spool::{Head, Link, Links, Stat, State, kept, random, remove};
+use crate::store::{FileInfo, Store};
+use crate::uploader::{Encoded, Outgoing, Source, encode, encode_image, needs_snapshot};
+use crate::wal::Cursor;
+use crate::worker::Turn;
+use std::sync::Arc;
+
+/// Looks in a row that may disagree with what was read before continuity counts as lost.
+const LOOKS: u32 = 5;
+
+/// What is there to be stored.
+enum Found {
+    Nothing,
+    Pending(Box<Pending>),
+    /// Continuity is lost, or there never was an image.
+    Image(String),
+    Later,
+}
+
+/// The Leader of one database.
+pub(crate) struct Leading<'a> {
+    db: &'a Arc<Db>,
+    store: Store,
+    base: Box<dyn BaseFile>,
+    state: State,
+    outgoing: Option<Outgoing>,
+    /// The look after which everything was stored, and the file then.
+    settled: Option<(Look, Option<Stat>)>,
+    copying: Option<Copying>,
+}
+
+impl<'a> Leading<'a> {
+    /// A Leader without eyes would replicate nothing: it needs the wal-index mapped, or a mode without one.
+    pub(crate) fn may_compete(db: &Db) -> bool {
+        db.look() != Look::Blind || !journal_is_wal(db)
+    }
+
+    /// True where the store holds everything that a look finds (for those that follow).
+    pub(crate) fn all_is_stored(db: &Db, state: &State) -> Result<bool> {
+        let Look::Commits(target) = db.look() else { return Ok(db.spool().segments()?.is_empty()) };
+        Ok(state.cursor.is_some_and(|cursor| {
+            cursor.same_point(&target.cursor)
+                || (cursor.salt == target.cursor.salt && cursor.frame >= target.cursor.frame)
+        }))
+    }
+
+    /// The lock was just granted: what did the Leader before leave?
+    pub(crate) fn take_over(db: &'a Arc<Db>) -> Result<Leading<'a>> {
+        let replica = db.replica().expect("only a database with a replica has a worker");
+        let settings = &replica.settings;
+        let store = replica.store(limits::NO_PROGRESS)?;
+        let spool = db.spool();
+        spool.sweep()?;
+        let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
+        let mut state = spool.state()?.unwrap_or_default();
+        let identity = settings.replica.identity();
+        let mut outgoing = Outgoing::found(spool)?;
+        if !state.replica.is_empty() && state.replica != kept(&identity) {
+            log::warn!(target: "litestream", "{}: replicated to {} before, now to {}: a new image starts there",
+                db.path().display(), state.replica, settings.replica);
+            state = State { number: state.number, ..State::default() };
+            for old in outgoing.drain(..) {
+                remove(&old.path)?;
+            }
+        }
+        outgoing.retain(|waiting| waiting.txid == state.txid.next());
+        let newest = newest(&store)?;
+        let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
+        let beyond = newest.filter(|newest| newest.span.max > expected);
+        if let Some(beyond) = beyond {
+            if state.txid > Txid(0) && settings.on_conflict != OnConflict::KeepLocal {
+                return Err(Error::Conflict(format!(
+                    "the replica {} reaches {}, this machine stored up to {}: another writer is or was at work; decide with on-conflict=keep-local or take-replica",
+                    settings.replica, beyond.span.max, state.txid
+                )));
+            }
+            state.cursor = None;
+            state.image = None;
+            outgoing.clear();
+            state.txid = beyond.span.max;
+            state.time = state.time.max(beyond.listed);
+        }
+        let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
+        if state.inode != 0 && state.inode != inode {
+            state.cursor = None;
+            state.image = None;
+        }
+        state.inode = inode;
+        state.replica = kept(&identity).to_string();
+        state.writer = random();
+        db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
+        Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None })
+    }
+
+    /// One turn. `woken` is false at a beat where nobody called.
+    pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
+        if self.outgoing.is_some() {
+            if !self.put()? {
+                return Ok(Turn::Following);
+            }
+            return Ok(Turn::More);
+        }
+        let look = self.db.look();
+        if !woken && self.is_settled(look)? {
+            return Ok(Turn::Stored);
+        }
+        let stat = Stat::of(self.db.path())?;
+        match self.find()? {
+            Found::Nothing => {
+                self.settled = Some((look, stat));
+                Ok(Turn::Stored)
+            }
+            Found::Pending(pending) => self.send(*pending),
+            Found::Image(why) => self.image(&why),
+            Found::Later => Ok(Turn::Later(limits::SHORT)),
+        }
+    }
+
+    /// Nothing moved since everything was stored: one read of memory, and where no wal-index shows
+    /// commits, one look at the file.
+    fn is_settled(&self, look: Look) -> Result<bool> {
+        let Some((settled, stat)) = &self.settled else { return Ok(false) };
+        Ok(*settled == look && (matches!(look, Look::Commits(_)) || Stat::of(self.db.path())? == *stat))
+    }
+
+    // ---- storing ----
+
+    /// Puts what waits; `false` where this process leads no more.
+    fn put(&mut self) -> Result<bool> {
+        if !self.still_leads()? {
+            return Ok(false);
+        }
+        let outgoing = self.outgoing.as_ref().expect("the caller looked");
+        self.db.report.captured(outgoing.txid);
+        outgoing.put(&self.store)?;
+        let mut state = self.state.clone();
+        if let Some(written) = self.db.spool().state()? {
+            if written.number != state.number {
+                log::warn!(target: "litestream", "{}: another process wrote the state; this one stops leading", self.db.path().display());
+                return Ok(false);
+            }
+        }
+        state.txid = outgoing.txid;
+        state.cursor = Some(outgoing.to);
+        state.commit = outgoing.commit;
+        state.page_size = outgoing.page_size.get();
+        state.time = outgoing.time;
+        state.image = None;
+        self.db.spool().set_state(&mut state)?;
+        self.state = state;
+        remove(&outgoing.path)?;
+        self.outgoing = None;
+        self.db.report.stored(self.state.txid, self.state.cursor, self.store.is_fenced() != Some(false));
+        Ok(true)
+    }
+
+    /// The lock may be gone (a backup closed the file), the Spool or the database may be another.
+    fn still_leads(&mut self) -> Result<bool> {
+        let inode = Stat::of(self.db.path())?.map(|stat| stat.inode);
+        Ok(self.db.spool().exists() && inode == Some(self.state.inode) && self.db.leadership.hold(self.db.spool())?)
+    }
+
+    /// Makes one file of what is pending and puts it.
+    fn send(&mut self, mut pending: Pending) -> Result<Turn> {
+        if needs_snapshot(&pending) {
+            return self.send_by_snapshot();
+        }
+        pending.make_durable(self.db.spool())?;
+        let time = self.next_time();
+        let txid = self.state.txid.next();
+        let source = Source::File(&*self.base);
+        let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &source)?;
+        self.take(encoded, &mut pending)
+    }
+
+    /// Pages whose contents were not kept come from one short read transaction, with everything up to it.
+    fn send_by_snapshot(&mut self) -> Result<Turn> {
+        let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
+            return Ok(Turn::Later(limits::SHORT));
+        };
+        let target = Target { cursor: snapshot.cursor, commit: snapshot.commit, page_size: snapshot.page_size };
+        let target = if snapshot.end.is_none() { Some(target) } else { None };
+        let segments = reader::segments(self.db.spool())?;
+        let links = self.db.spool().links()?;
+        let walked = reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())?;
+        let Some(Walk::Reached(mut pending)) = walked else { return Ok(Turn::Later(limits::SHORT)) };
+        if pending.more || target.is_some_and(|target| !pending.to.same_point(&target.cursor)) {
+            self.state.cursor = None;
+            return Ok(Turn::More);
+        }
+        pending.make_durable(self.db.spool())?;
+        let guard = self.db.begin_image(true);
+        let (time, txid) = (self.next_time(), self.state.txid.next());
+        let encoded =
+            encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
+        drop(snapshot);
+        drop(guard);
+        self.take(encoded, &mut pending)
+    }
+
+    fn take(&mut self, encoded: Encoded, pending: &mut Pending) -> Result<Turn> {
+        match encoded {
+            Encoded::Done(outgoing) => {
+                self.outgoing = Some(outgoing);
+                if !self.put()? {
+                    return Ok(Turn::Following);
+                }
+                for segment in pending.segments.drain(..) {
+                    remove(&segment.path)?;
+                }
+                Ok(Turn::More)
+            }
+            Encoded::Torn => Ok(Turn::More),
+            Encoded::Cancelled => Ok(Turn::Later(limits::SHORT)),
+        }
+    }
+
+    /// Header times never go back.
+    fn next_time(&self) -> Time {
+        Time::now().max(Time(self.state.time.0 + 1))
+    }
+
+    fn start(&self) -> Start {
+        match self.state.cursor {
+            Some(cursor) => Start::Stored {
+                cursor,
+                commit: self.state.commit,
+                page_size: crate::page::PageSize::new(self.state.page_size).expect("state holds what a file had"),
+            },
+            None => Start::Whole,
+        }
+    }
+
+    // ---- finding ----
+
+    /// What is committed and not stored.
+    fn find(&mut self) -> Result<Found> {
+        let mut lost = String::new();
+        for _ in 0..LOOKS {
+            let look = self.db.look();
+            if look == Look::Untrusted {
+                return Ok(Found::Later);
+            }
+            let target = match look {
+                Look::Commits(target) => Some(target),
+                _ => None,
+            };
+            let segments = reader::segments(self.db.spool())?;
+            let mut links = self.db.spool().links()?;
+            let stat = Stat::of(self.db.path())?;
+            if let (Some(target), Some(stat)) = (&target, &stat) {
+                self.begin_late(&mut links, target, stat)?;
+            }
+            let names: Vec<_> = segments.iter().map(|segment| (segment.path.clone(), segment.head)).collect();
+            match reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())? {
+                None => lost = "no image is stored yet".into(),
+                Some(Walk::Torn) => continue,
+                Some(Walk::Reached(pending)) => {
+                    if !pending.is_empty() || self.state.txid == Txid(1) {
+                        return Ok(Found::Pending(Box::new(pending)));
+                    }
+                    match self.prove(&look, &links, stat, &pending.to)? {
+                        Proof::Whole => {
+                            self.sweep_segments(&names, &pending.to)?;
+                            return Ok(Found::Nothing);
+                        }
+                        Proof::Busy => return Ok(Found::Later),
+                        Proof::Lost(why) => lost = why,
+                    }
+                }
+            }
+            if self.db.look() == look && !matches!(look, Look::Blind) && self.state.cursor.is_none() {
+                break;
+            }
+            std::thread::sleep(limits::BLINK);
+        }
+        Ok(Found::Image(lost))
+    }
+
+    /// Everything that was committed up to now is in `to`?
+    fn prove(&mut self, look: &Look, links: &Links, stat: Option<Stat>, to: &Cursor) -> Result<Proof> {
+        match look {
+            Look::Commits(target) => {
+                let reached = to.same_point(&target.cursor)
+                    || (to.salt == target.cursor.salt && to.frame >= target.cursor.frame);
+                Ok(if reached { Proof::Whole } else { Proof::Lost("the WAL was reset or written unseen".into()) })
+            }
+            Look::Empty => {
+                let own = self.state.end;
+                let proven = own.into_iter().chain(links.newest_end().copied());
+                let mut proven = proven.filter(|end| end.cursor.same_point(to));
+                let same = proven.any(|end| Some(end.stat) == stat) || self.checkpointed(to, links);
+                Ok(if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
+            }
+            Look::Blind => self.prove_by_header(links, to),
+            Look::Untrusted => Ok(Proof::Busy),
+        }
+    }
+
+    /// The life that ended at `to` may still be in the file, its header not yet written anew.
+    fn checkpointed(&self, _to: &Cursor, _links: &Links) -> bool {
+        false
+    }
+
+    /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
+    /// unless somebody opens it.
+    fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
+        if journal_is_wal(self.db) {
+            return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
+        }
+        let failed = |e| Error::io("lock", self.db.path(), e);
+        if !self.base.lock(Lock::Shared).map_err(failed)? {
+            return Ok(Proof::Busy);
+        }
+        let header = image::header(&*self.base);
+        let hot = crate::copy::journal_is_hot(self.db.path());
+        self.base.unlock(Lock::None).map_err(failed)?;
+        let Some(header) = header? else { return Ok(Proof::Whole) };
+        self.db.report.journal(!header.wal);
+        if hot {
+            return Ok(Proof::Busy);
+        }
+        let own = self.state.end;
+        let mut ends = own.into_iter().chain(links.newest_end().copied());
+        let stat = Stat::of(self.db.path())?;
+        let proven = ends.any(|end| {
+            end.cursor.same_point(to) && (end.header == header.hash || (end.header == 0 && Some(end.stat) == stat))
+        });
+        Ok(if proven { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
+    }
+
+    /// A life without a Begin that provably continues the newest End: in memory only, for the Leader holds no
+    /// lock of SQLite's.
+    fn begin_late(&self, links: &mut Links, target: &Target, stat: &Stat) -> Result<()> {
+        let salt = target.cursor.salt;
+        if links.begin_of(salt).is_some() || self.state.cursor.is_some_and(|cursor| cursor.salt == salt) {
+            return Ok(());
+        }
+        let Some(end) = link::end_to_continue(Some(&self.state), links, stat) else { return Ok(()) };
+        let Some((file, header)) = reader::open_wal(self.db.wal())? else { return Ok(()) };
+        if header.salt != salt || end.stat != *stat {
+            return Ok(());
+        }
+        let chain = crate::capture::chain(&WalFile(file), None)?;
+        if let (Some(chain), Some(change)) = (chain, self.db.change()) {
+            if link::began(&end, stat, change, chain.commits) {
+                links.assume(Link::Begin { salt, follows: end.cursor });
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments that a crash left behind after `state` had moved past them.
+    fn sweep_segments(&self, segments: &[(std::path::PathBuf, Head)], at: &Cursor) -> Result<()> {
+        for (path, head) in segments {
+            let past = head.from.salt == at.salt && head.to.salt == at.salt && head.to.frame <= at.frame;
+            let other = head.from.salt != at.salt && !head.follows.is_some_and(|follows| follows.same_point(at));
+            if past || (other && older_than_state(self.db, path)) {
+                remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    // ---- images ----
+
+    fn image(&mut self, why: &str) -> Result<Turn> {
+        let Some(header) = image::header(&*self.base)? else { return Ok(Turn::Stored) };
+        self.db.report.phase(Phase::Imaging);
+        self.db.report.journal(!header.wal);
+        self.state.cursor = None;
+        if !header.wal {
+            return self.image_by_slices();
+        }
+        let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
+            let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
+            self.db.report.phase(Phase::Waiting(why.into()));
+            return Ok(Turn::Later(limits::BEAT.0));
+        };
+        if self.state.txid > Txid(0) {
+            log::info!(target: "litestream", "{}: a new image is made as {}: {why}", self.db.path().display(), self.state.txid.next());
+        }
+        self.state.image = Some(snapshot.cursor);
+        self.state.end = snapshot.end;
+        self.db.spool().set_state(&mut self.state)?;
+        let guard = self.db.begin_image(true);
+        let (time, txid) = (self.next_time(), self.state.txid.next());
+        let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
+        let db = self.db;
+        let encoded = encode_image(db.spool(), txid, time, what, &Source::Snapshot(&snapshot), |_| {
+            db.asked.load(std::sync::atomic::Ordering::Relaxed)
+        })?;
+        let held = snapshot.held(db.path())?;
+        drop(snapshot);
+        drop(guard);
+        self.image_done(encoded, held)
+    }
+
+    /// Rollback modes: a reader blocks commits, so the file is copied in short slices.
+    fn image_by_slices(&mut self) -> Result<Turn> {
+        let mut copying = match self.copying.take() {
+            Some(copying) => copying,
+            None => match Copying::begin(self.db, &*self.base, &mut self.state)? {
+                Some(copying) => copying,
+                None => return Ok(Turn::Later(limits::SHORT)),
+            },
+        };
+        match copying.slice(self.db, &*self.base)? {
+            Sliced::More => {
+                self.copying = Some(copying);
+                Ok(Turn::Later(limits::BETWEEN_SLICES))
+            }
+            Sliced::Again => Ok(Turn::Later(limits::SHORT)),
+            Sliced::Done => {
+                let (time, txid) = (self.next_time(), self.state.txid.next());
+                let what = (copying.page_size, copying.commit, copying.cursor);
+                let source = Source::Copy(copying.file());
+                let encoded = encode_image(self.db.spool(), txid, time, what, &source, |_| false)?;
+                self.image_done(encoded, true)
+            }
+        }
+    }
+
+    fn image_done(&mut self, encoded: Encoded, held: bool) -> Result<Turn> {
+        match encoded {
+            Encoded::Done(outgoing) if held => {
+                self.outgoing = Some(outgoing);
+                Ok(Turn::More)
+            }
+            Encoded::Done(outgoing) => {
+                remove(&outgoing.path)?;
+                Ok(Turn::Later(limits::SHORT))
+            }
+            Encoded::Torn | Encoded::Cancelled => Ok(Turn::Later(limits::SHORT)),
+        }
+    }
+}
+
+/// What a look at the end of the walk says.
+enum Proof {
+    Whole,
+    Busy,
+    Lost(String),
+}
+
+/// The newest file of a replica: raw ones first, for retention keeps the newest.
+pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
+    let mut newest: Option<FileInfo> = None;
+    for level in Level::all() {
+        let last = store.list(level)?.into_iter().max_by_key(|file| file.span.max);
+        if let Some(last) = last {
+            if newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max) {
+                newest = Some(last);
+            }
+        }
+    }
+    Ok(newest)
+}
+
+/// Journal mode WAL, by the header. Read through a handle of the base VFS.
+fn journal_is_wal(db: &Db) -> bool {
+    let opened = db.base().open_database(db.path(), true);
+    opened.ok().and_then(|base| image::header(&*base).ok().flatten()).is_none_or(|header| header.wal)
+}
+
+fn older_than_state(db: &Db, path: &std::path::Path) -> bool {
+    let modified = |path: &std::path::Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    match (modified(path), modified(&db.spool().path("state"))) {
+        (Some(segment), Some(state)) => segment < state,
+        _ => false,
+    }
+}
+
+/// The `-wal` by a descriptor of our own.
+struct WalFile(std::fs::File);
+
+impl crate::base::ReadAt for WalFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
