@@ -399,10 +399,6 @@ impl Db {
 
     /// The extension caught a panic on one of this database's connections and forwards that connection only from
     /// now on: the status says `failed` and why. Takes no lock that the panic may have left held.
-    pub fn failed(&self, _panic: &str) {}
-
-    /// The extension caught a panic on one of this database's connections and forwards that connection only from
-    /// now on: the status says `failed` and why. Takes no lock that the panic may have left held.
     pub fn failed(&self, panic: &str) {
         self.report.broken(panic);
     }

@@ -64,7 +64,7 @@ unsafe extern "C" fn x_read(file: *mut sqlite3_file, buf: *mut c_void, n: c_int,
 }
 
 unsafe extern "C" fn x_write(file: *mut sqlite3_file, buf: *const c_void, n: c_int, offset: i64) -> c_int {
-    database(file).tell((), |conn, _, _| conn.database_writing(offset.max(0) as u64, n.max(0) as usize));
+    database(file).tell((), |conn, real, _| conn.database_writing(offset.max(0) as u64, n.max(0) as usize, real));
     forward!(file, xWrite, buf, n, offset => SQLITE_IOERR)
 }
 

@@ -9,7 +9,7 @@ use libsqlite3_sys::{
     SQLITE_ERROR, SQLITE_OK, sqlite3, sqlite3_context, sqlite3_index_info, sqlite3_module, sqlite3_value, sqlite3_vtab,
     sqlite3_vtab_cursor,
 };
-use litestream_engine::db::Status;
+use litestream_engine::report::Status;
 use serde_json::Value;
 use std::ffi::{c_char, c_int, c_void};
 
