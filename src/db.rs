@@ -84,7 +84,7 @@ pub struct Replica {
 impl Replica {
     /// The store, which keeps the I/O thread alive as long as it lives.
     pub fn store(&self, patience: Duration) -> Result<Store> {
-        let store = Store::open(&self.settings.replica, &|key| self.env.get(key).cloned(), &self.io)?;
+        let store = Store::open(&self.settings.url, &|key| self.env.get(key).cloned(), &self.io)?;
         Ok(store.with_patience(patience))
     }
 }
@@ -126,7 +126,7 @@ impl Db {
             spool: Spool::of(&place.path),
             report: Report::new(
                 place.path.display().to_string(),
-                place.replica.as_ref().map_or_else(String::new, |replica| replica.settings.replica.to_string()),
+                place.replica.as_ref().map_or_else(String::new, |replica| replica.settings.url.to_string()),
             ),
             place,
             leadership: Leadership::of("lock"),

@@ -68,11 +68,11 @@ impl<'a> Leading<'a> {
         spool.sweep()?;
         let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
         let mut state = spool.state()?.unwrap_or_default();
-        let identity = settings.replica.identity();
+        let identity = settings.url.identity();
         let mut outgoing = Outgoing::found(spool)?;
         if !state.replica.is_empty() && state.replica != kept(&identity) {
             log::warn!(target: "litestream", "{}: replicated to {} before, now to {}: a new image starts there",
-                db.path().display(), state.replica, settings.replica);
+                db.path().display(), state.replica, settings.url);
             state = State { number: state.number, ..State::default() };
             for old in outgoing.drain(..) {
                 remove(&old.path)?;
@@ -86,7 +86,7 @@ impl<'a> Leading<'a> {
             if state.txid > Txid(0) && settings.on_conflict != OnConflict::KeepLocal {
                 return Err(Error::Conflict(format!(
                     "the replica {} reaches {}, this machine stored up to {}: another writer is or was at work; decide with on-conflict=keep-local or take-replica",
-                    settings.replica, beyond.span.max, state.txid
+                    settings.url, beyond.span.max, state.txid
                 )));
             }
             state.cursor = None;

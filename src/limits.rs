@@ -122,8 +122,12 @@ pub const MEASURE_SPOOL: Duration = Duration::from_secs(1);
 /// Size of a WAL at which it may be reset although nothing could be saved: continuity is lost, the disk is not.
 pub const HARD_WAL: u64 = 4 << 30;
 
-/// Time without progress after which an open that restores fails.
-pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Time that an open of a database that is there waits for one look at its replica.
 pub const OPEN_LOOK: Duration = Duration::from_secs(1);
+
+/// Default of `sync-interval`.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Default of `open-timeout`.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of `shutdown-sync-timeout`.
+pub const SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);

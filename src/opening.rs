@@ -61,7 +61,7 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
     let spool = db.spool();
     let Some(state) = spool.state()? else { return Ok(()) };
     let settings = &replica.settings;
-    if state.txid == Txid(0) || state.replica != kept(&settings.replica.identity()) {
+    if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
         return Ok(());
     }
     // Another process leads: what the store has is its.
@@ -90,7 +90,7 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
             db.looked.store(false, Ordering::Relaxed);
             Err(Error::Conflict(format!(
                 "the replica {} reaches {beyond}, but {} on this machine was stored up to {} only: another writer went on, or this file is an older copy; open it with on-conflict=keep-local (its content becomes the newest) or on-conflict=take-replica (the file is set aside and restored)",
-                settings.replica, db.path().display(), state.txid
+                settings.url, db.path().display(), state.txid
             )))
         }
     }
@@ -201,13 +201,13 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
         if idle > settings.open_timeout {
             return Err(Error::Timeout(format!(
                 "restoring {} from {}: no progress for {:.0} s (open-timeout)",
-                db.path().display(), settings.replica, settings.open_timeout.as_secs_f64()
+                db.path().display(), settings.url, settings.open_timeout.as_secs_f64()
             )));
         }
         match settings.restore_timeout {
             Some(limit) if began.elapsed() > limit => Err(Error::Timeout(format!(
                 "restoring {} from {} took longer than restore-timeout ({:.0} s)",
-                db.path().display(), settings.replica, limit.as_secs_f64()
+                db.path().display(), settings.url, limit.as_secs_f64()
             ))),
             _ => Ok(()),
         }
@@ -221,7 +221,7 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
         if began.elapsed() > WORTH_A_LINE && !said.swap(true, Ordering::Relaxed) {
             eprintln!(
                 "litestream: restoring {} from {} ({} MB)",
-                db.path().display(), settings.replica, progress.total >> 20
+                db.path().display(), settings.url, progress.total >> 20
             );
         }
     };
@@ -256,7 +256,7 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
         time: restored.timestamp(),
         image: None,
         end: Some(End { cursor, commit, change: 0, stat, header: header_hash(&header) }),
-        replica: kept(&replica.settings.replica.identity()).to_string(),
+        replica: kept(&replica.settings.url.identity()).to_string(),
     };
     db.spool().set_state(&mut state)?;
     db.spool().sync()

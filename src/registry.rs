@@ -8,7 +8,7 @@ use crate::conn::Conn;
 use crate::db::{Db, Place, lock};
 use crate::error::{Error, Result};
 use crate::opening;
-use crate::settings::{Choice, Settings, Source};
+use crate::settings::{Choice, Origin, Settings};
 use crate::spool::Spool;
 use crate::store::Io;
 use std::collections::HashMap;
@@ -99,7 +99,7 @@ impl Registry {
             .collect();
         let choice = Settings::resolve(ask.path, ask.params, &|key| env.get(key).cloned(), ask.door)?;
         let settings = match choice {
-            Choice::Replicate(settings) => settings,
+            Choice::Replicate(settings) => *settings,
             Choice::Off | Choice::Unreplicated(_) => return Ok(self.keep_gate(&ask)),
         };
         if let Some(why) = &ask.unsafe_locks {
@@ -116,8 +116,8 @@ impl Registry {
     /// The `Db` of a file, made at its first open. `None` where the environment's replica belongs to another.
     fn db(&self, ask: &Ask<'_>, settings: Settings, env: HashMap<String, String>) -> Result<Option<Arc<Db>>> {
         let mut known = lock(&self.known);
-        let identity = settings.replica.identity();
-        if settings.source == Source::EnvironmentPlain {
+        let identity = settings.url.identity();
+        if settings.origin == Origin::EnvironmentFirst {
             let first = known.first.get_or_insert_with(|| ask.path.to_path_buf()).clone();
             if first != ask.path {
                 if !known.warned {
@@ -133,19 +133,19 @@ impl Registry {
             if owner != ask.path {
                 return Err(Error::Usage(format!(
                     "the replica {} is in use by {}: {} needs a replica of its own",
-                    settings.replica, owner.display(), ask.path.display()
+                    settings.url, owner.display(), ask.path.display()
                 )));
             }
         }
         if let Some(db) = known.dbs.get(ask.path) {
-            let used = db.replica().map(|replica| replica.settings.replica.identity());
+            let used = db.replica().map(|replica| replica.settings.url.identity());
             if used.as_deref() == Some(identity.as_str()) {
                 return Ok(Some(Arc::clone(db)));
             }
             if let Some(replica) = db.replica().filter(|_| db.connections() > 0) {
                 return Err(Error::Usage(format!(
                     "{} is replicated to {} by this process: close it before it is given the replica {}",
-                    ask.path.display(), replica.settings.replica, settings.replica
+                    ask.path.display(), replica.settings.url, settings.url
                 )));
             }
             known.replicas.retain(|_, owner| owner != ask.path);

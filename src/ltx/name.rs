@@ -53,8 +53,7 @@ impl Span {
     /// Reads a file name back; `None` for anything that is not exactly an LTX file's name.
     pub fn from_file_name(name: &str) -> Option<Span> {
         let (min, max) = name.strip_suffix(".ltx")?.split_once('-')?;
-        let lower =
-            |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let lower = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !lower(min) || !lower(max) {
             return None;
         }

@@ -164,7 +164,8 @@ impl Cloud {
                 store.map(|store| Arc::new(store) as _)
             }
         };
-        let store = store.map_err(|e| Error::Refused(format!("the store cannot be used: {}", super::tls::reason(&e))))?;
+        let store =
+            store.map_err(|e| Error::Refused(format!("the store cannot be used: {}", super::tls::reason(&e))))?;
         Ok((store, wire))
     }
 
@@ -202,9 +203,7 @@ fn s3(options: &Options, bucket: &str, env: Env<'_>) -> Result<Kind> {
         if let Some(token) = env("AWS_SESSION_TOKEN") {
             builder = builder.with_token(token);
         }
-    } else if let Some((id, secret)) =
-        env("LITESTREAM_ACCESS_KEY_ID").zip(env("LITESTREAM_SECRET_ACCESS_KEY"))
-    {
+    } else if let Some((id, secret)) = env("LITESTREAM_ACCESS_KEY_ID").zip(env("LITESTREAM_SECRET_ACCESS_KEY")) {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
     }
     // Each beside the variable that it is read from; where several are set, the last counts.
@@ -284,7 +283,8 @@ fn azure(url: &ReplicaUrl, options: &Options, account: Option<&str>, container: 
         .with_account(&account)
         .with_container_name(container)
         .with_endpoint(endpoint.clone());
-    let key = ["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "LITESTREAM_AZURE_ACCOUNT_KEY"];
+    let key =
+        ["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "LITESTREAM_AZURE_ACCOUNT_KEY"];
     let sas = ["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY", "LITESTREAM_AZURE_SAS_TOKEN"];
     if let Some(key) = key.into_iter().find_map(env).or_else(|| connected("AccountKey")) {
         builder = builder.with_access_key(key);

@@ -39,7 +39,10 @@ impl Context<'_> {
                 let said = [status.to_string(), code.clone(), message].into_iter().filter(|s| !s.is_empty());
                 let said = said.collect::<Vec<_>>().join(" ");
                 if host != self.home {
-                    let text = format!("replica {url}: no credentials: {host} answered {said}; {}", self.cloud.credentials_hint());
+                    let text = format!(
+                        "replica {url}: no credentials: {host} answered {said}; {}",
+                        self.cloud.credentials_hint()
+                    );
                     return if status >= 500 { Error::Unreachable(text) } else { Error::Refused(text) };
                 }
                 self.status(what, name, status, &code, &said)
@@ -51,6 +54,8 @@ impl Context<'_> {
                     object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
                         Error::Refused(format!("replica {url}: cannot {what}: {text}"))
                     }
+                    // Its own look at a range, where a server does not say 416.
+                    _ if text.contains("Wanted range") => cut_short(name),
                     _ => Error::Unreachable(format!("replica {url}: cannot {what}: {text}")),
                 }
             }
@@ -61,16 +66,21 @@ impl Context<'_> {
     pub fn lost(&self, what: &str, lost: Lost) -> Error {
         let url = self.url;
         match (lost, self.job.failure()) {
-            (Lost::Died, _) => Error::State(format!("replica {url}: cannot {what}: the I/O thread stopped; open the database again")),
+            (Lost::Died, _) => {
+                Error::State(format!("replica {url}: cannot {what}: the I/O thread stopped; open the database again"))
+            }
             (Lost::Stalled, Some(Failure { host, what: What::Connection(text) })) => {
                 Error::Unreachable(format!("replica {url}: cannot {what}: {host}: {text}; it may be tried again"))
             }
-            (Lost::Stalled, Some(Failure { host, what: What::Status { status, code, .. } })) => Error::Unreachable(format!(
-                "replica {url}: cannot {what}: {host} answered {status} {code} and then fell silent; it may be tried again"
-            )),
-            (Lost::Stalled, None) => {
-                Error::Unreachable(format!("replica {url}: cannot {what}: {} does not answer; it may be tried again", self.home))
+            (Lost::Stalled, Some(Failure { host, what: What::Status { status, code, .. } })) => {
+                Error::Unreachable(format!(
+                    "replica {url}: cannot {what}: {host} answered {status} {code} and then fell silent; it may be tried again"
+                ))
             }
+            (Lost::Stalled, None) => Error::Unreachable(format!(
+                "replica {url}: cannot {what}: {} does not answer; it may be tried again",
+                self.home
+            )),
         }
     }
 
@@ -92,16 +102,23 @@ impl Context<'_> {
                 };
                 Error::Refused(format!("replica {url}: cannot {what}: refused ({said}); {hint}"))
             }
-            (301 | 302 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
-                Error::Refused(format!("replica {url}: cannot {what}: another region ({said}); give the bucket's as region=…"))
-            }
-            (416, _) => Error::Corrupt(format!("{name} ends before the bytes that are needed: it was cut short")),
-            (408 | 429, _) | (400, "RequestTimeout" | "SlowDown") => {
-                Error::Unreachable(format!("replica {url}: cannot {what}: asked to wait ({said}); it may be tried again"))
-            }
+            (301 | 302 | 307 | 308, _)
+            | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => Error::Refused(format!(
+                "replica {url}: cannot {what}: another region ({said}); give the bucket's as region=…"
+            )),
+            (416, _) => cut_short(name),
+            (408 | 429, _) | (400, "RequestTimeout" | "SlowDown") => Error::Unreachable(format!(
+                "replica {url}: cannot {what}: asked to wait ({said}); it may be tried again"
+            )),
             (501, _) => Error::Refused(format!("replica {url}: cannot {what}: the store does not know how ({said})")),
-            (500.., _) => Error::Unreachable(format!("replica {url}: cannot {what}: it answered {said}; it may be tried again")),
+            (500.., _) => {
+                Error::Unreachable(format!("replica {url}: cannot {what}: it answered {said}; it may be tried again"))
+            }
             _ => Error::Refused(format!("replica {url}: cannot {what}: it answered {said}")),
         }
     }
+}
+
+fn cut_short(name: &str) -> Error {
+    Error::Corrupt(format!("{name} ends before the bytes that are needed: it was cut short"))
 }

@@ -171,8 +171,8 @@ impl Folder {
             Err(e) => return Err(Error::io("open", path, e)),
         };
         let size = there.metadata().map_err(|e| Error::io("stat", path, e))?.len();
-        let same =
-            size == body.size()? && super::same_bytes(there, body.reader()?).map_err(|e| Error::io("compare", path, e))?;
+        let same = size == body.size()?
+            && super::same_bytes(there, body.reader()?).map_err(|e| Error::io("compare", path, e))?;
         if same { Ok(true) } else { Err(super::conflict(&path.display())) }
     }
 

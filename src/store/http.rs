@@ -102,7 +102,11 @@ impl HttpService for Service {
 }
 
 impl Service {
-    async fn send(&self, request: HttpRequest, job: &Arc<Job>) -> Result<http::Response<reqwest::Body>, (HttpError, String)> {
+    async fn send(
+        &self,
+        request: HttpRequest,
+        job: &Arc<Job>,
+    ) -> Result<http::Response<reqwest::Body>, (HttpError, String)> {
         let (parts, body) = request.into_parts();
         let unknown = |text: String| (HttpError::new(HttpErrorKind::Unknown, Text(text.clone())), text);
         let client = self.wire.clients.of(parts.uri.scheme_str()).map_err(unknown)?;
@@ -112,7 +116,9 @@ impl Service {
         let watch = Job::new(self.silence);
         *outgoing.body_mut() = Some(match body.as_bytes() {
             Some(bytes) => bytes.clone().into(),
-            None => reqwest::Body::wrap(Outgoing { inner: body, sent: 0, job: Arc::clone(job), watch: Arc::clone(&watch) }),
+            None => {
+                reqwest::Body::wrap(Outgoing { inner: body, sent: 0, job: Arc::clone(job), watch: Arc::clone(&watch) })
+            }
         });
         let sending = client.execute(outgoing);
         tokio::pin!(sending);

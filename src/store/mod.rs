@@ -21,9 +21,9 @@ mod upload;
 
 pub use crate::ltx::FileInfo;
 pub use io::Io;
-pub use requests::Requests;
 pub use replica_url::{ReplicaUrl, STORE_KEYS};
-pub(crate) use replica_url::{encode, encode_bytes, store_key};
+pub(crate) use replica_url::{encode_bytes, store_key};
+pub use requests::Requests;
 
 use crate::clock::Time;
 use crate::error::{Error, Result};

@@ -26,14 +26,17 @@ pub(super) fn authority(endpoint: &str) -> String {
 /// Azure's own hosts name the account; anywhere else (an emulator) it is the first part of the path.
 pub(super) fn with_account(endpoint: &str, account: &str) -> String {
     let endpoint = endpoint.trim_end_matches('/');
-    let has_account = authority(endpoint).starts_with(&format!("{account}.")) || endpoint.ends_with(&format!("/{account}"));
+    let has_account =
+        authority(endpoint).starts_with(&format!("{account}.")) || endpoint.ends_with(&format!("/{account}"));
     if has_account { endpoint.to_string() } else { format!("{endpoint}/{account}") }
 }
 
 /// Asks `server` where a bucket lives. It says so whether or not it lets us in.
 pub(super) async fn ask(clients: &Clients, server: &str, bucket: &str) -> Result<String> {
     let unreachable = |text: String| {
-        Error::Unreachable(format!("cannot ask {server} for the region of bucket `{bucket}`: {text}; give it as region=… or AWS_REGION"))
+        Error::Unreachable(format!(
+            "cannot ask {server} for the region of bucket `{bucket}`: {text}; give it as region=… or AWS_REGION"
+        ))
     };
     let job: Arc<Job> = Job::current(crate::limits::NO_PROGRESS);
     let client = clients.of(server.split(':').next()).map_err(&unreachable)?;

@@ -308,7 +308,7 @@ fn boolean(key: &str, value: &str) -> Result<bool> {
 }
 
 /// Percent-encodes what would end or confuse a URL; slashes stay.
-pub(crate) fn encode(text: &str) -> String {
+fn encode(text: &str) -> String {
     encode_bytes(text.as_bytes())
 }
 

@@ -13,9 +13,7 @@ use crate::error::{Error, Result};
 use crate::limits::{MAX_PARTS, PART, PARTS_IN_FLIGHT, SINGLE_PUT, UPLOAD_FRAME};
 use crate::ltx::{Level, Span};
 use bytes::Bytes;
-use object_store::{
-    Attribute, Attributes, MultipartUpload, PutMode, PutMultipartOptions, PutOptions, PutPayload,
-};
+use object_store::{Attribute, Attributes, MultipartUpload, PutMode, PutMultipartOptions, PutOptions, PutPayload};
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::Arc;
