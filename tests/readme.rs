@@ -4,6 +4,8 @@
 //! beside the library and the command line. `<!-- prints -->` above the next block names pieces of lines that the one
 //! before it must print.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

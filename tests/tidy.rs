@@ -4,6 +4,8 @@
 //! Method: reads the sources as text, with comments and strings taken out where code is meant. It does not
 //! judge style; `make lint` does.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
