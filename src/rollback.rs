@@ -121,8 +121,7 @@ impl Rollback {
         let published = (|| {
             let spool = db.spool();
             spool.publish(&prepared.head, &prepared.path)?;
-            let stat = Stat::of(db.path())?
-                .ok_or_else(|| Error::State(format!("{} is gone", db.path().display())))?;
+            let stat = Stat::of(db.path())?.ok_or_else(|| Error::State(format!("{} is gone", db.path().display())))?;
             let Prepared { head, header, change, .. } = prepared;
             let end = End { cursor: head.to, commit: head.commit, change, stat, header };
             spool.link(spool.links()?.newest(), &Link::End(end))?;
@@ -242,4 +241,3 @@ fn header(database: &dyn ReadAt) -> Option<[u8; HEADER_BYTES]> {
     database.read_at(&mut header, 0).ok()?;
     Some(header)
 }
-

@@ -74,7 +74,11 @@ impl Server {
             if is_gone || began.elapsed() > START {
                 let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(20).collect();
-                panic!("{what} did not come up within {} s; its log ends (newest first):\n{}", START.as_secs(), tail.join("\n"));
+                panic!(
+                    "{what} did not come up within {} s; its log ends (newest first):\n{}",
+                    START.as_secs(),
+                    tail.join("\n")
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }
