@@ -70,7 +70,7 @@ pub const RESTORE_THREADS: usize = 8;
 pub const MAX_RESTORE_THREADS: usize = 64;
 
 /// Bytes of an LTX file that one thread of a restore fetches at once; smaller files are fetched whole.
-pub const RESTORE_PIECE: u64 = 4 << 20;
+pub const RESTORE_PIECE: u64 = 2 << 20;
 
 /// Bytes that a thread of a restore collects before it writes them.
 pub const RESTORE_WRITE: usize = 1 << 20;

@@ -27,7 +27,7 @@ const LISTED_FILE: u64 = 200;
 /// How a restore goes about its work.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// Threads, the caller's own among them; each needs about 6 MiB.
+    /// Threads, the caller's own among them; each needs about 3 MiB.
     pub parallelism: usize,
     /// A time outside of what the replica covers is an error instead of its nearest state.
     pub bounded: bool,
