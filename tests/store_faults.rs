@@ -273,6 +273,32 @@ fn another_region_is_named() {
     assert!(text.contains("region="), "{text}");
 }
 
+/// Goal: no other server is ever taken for an empty replica, over which a new database would be stored. Method:
+/// servers that answer 404, or 200 with some page, to everything.
+#[test]
+fn another_kind_of_server_is_never_an_empty_replica() {
+    let pages = [
+        (404, ""),
+        (404, "<html><body>not here</body></html>"),
+        (200, "<html><body>welcome to the hotel</body></html>"),
+        (200, "<?xml version=\"1.0\"?><ok/>"),
+        (200, "{}"),
+        (200, ""),
+        (204, ""),
+    ];
+    for (status, page) in pages {
+        let memory = Memory::checking(Conditions::Kept, move |_| Some(Response::new(status, page)));
+        for scheme in ["s3", "gs"] {
+            let url = format!("{scheme}://bucket/app?endpoint={}", memory.server.endpoint);
+            let url = ReplicaUrl::parse(&url).expect("a URL");
+            let env = |name: &str| if name == "GOOGLE_OAUTH_ACCESS_TOKEN" { Some("t".to_string()) } else { keys(name) };
+            let store = Store::open(&url, &env, &Io::new()).expect("opened").with_patience(PATIENCE);
+            let listed = store.list(Level::RAW);
+            assert!(matches!(listed, Err(Error::Refused(_) | Error::Unreachable(_))), "{status} {page}: {listed:?}");
+        }
+    }
+}
+
 /// Goal: a store that lies about conditions is found out and never replaces all the same, as far as looking
 /// first goes. Method: a bucket in memory that ignores, or does not know, the condition.
 #[test]
