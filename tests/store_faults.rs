@@ -263,6 +263,12 @@ fn wrong_credentials_and_a_missing_bucket_are_refused_and_say_what_to_do() {
     let listed = store.list(Level::RAW);
     let Err(Error::Refused(text)) = &listed else { panic!("{listed:?}") };
     assert!(text.contains("`nowhere`") && text.contains("does not exist"), "{text}");
+    let memory = Memory::start(Conditions::Kept);
+    let url = ReplicaUrl::parse(&format!("s3://nowhere/app?endpoint={}", memory.server.endpoint)).expect("a URL");
+    let store = Store::open(&url, &keys, &Io::new()).expect("opened");
+    for ended in [put(&store, 1, &noise(10)).map(drop), read_all(&store, &info(1, 10)).map(drop)] {
+        assert!(matches!(&ended, Err(Error::Refused(text)) if text.contains("`nowhere`")), "{ended:?}");
+    }
 }
 
 #[test]
