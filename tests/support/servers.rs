@@ -42,7 +42,10 @@ impl Server {
             "$@" >"$dir/log" 2>&1 </dev/null &
             pid=$!
             (while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done; [ -d "$dir" ] && : >"$dir/gone") &
+            watcher=$!
             read -r line
+            kill "$watcher" 2>/dev/null
+            wait "$watcher" 2>/dev/null
             kill "$pid" 2>/dev/null
             for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
                 kill -0 "$pid" 2>/dev/null || break
