@@ -5,8 +5,18 @@
 //! the only answers of our own are `Busy` where a method returns [`Answer`].
 
 use crate::base::{Lock, ReadAt, Region};
-use crate::db::Db;
+use crate::capture::{self, ChainEnd, Stretch};
+use crate::db::{Db, Target};
+use crate::error::Result;
+use crate::link;
+use crate::rollback::Rollback;
+use crate::spool::{Link, Stat};
+use crate::wal::{Cursor, HEADER_BYTES, Salt, WalHeader};
+use crate::walindex::{CKPT, IndexHeader, READ1, WRITE};
 use std::sync::Arc;
+
+/// Slots from READ1 that a reset locks at once.
+const RESET_SLOTS: u8 = 4;
 
 /// What the shim does with a call of SQLite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,11 +30,31 @@ pub enum Answer {
 /// One open handle on a replicated database. Dropped by the shim in `xClose`, before it is forwarded.
 pub struct Conn {
     db: Arc<Db>,
+    id: u64,
+    regions: Vec<Option<Arc<dyn Region>>>,
+    lock: Lock,
+    /// The end of what this connection last handed over.
+    seen: Cursor,
+    /// A life whose Begin is on record, or for which none can be proven.
+    known: Salt,
+    /// In exclusive locking mode: how far the chain of the WAL was followed.
+    chain: Option<ChainEnd>,
+    rollback: Rollback,
 }
 
 impl Conn {
     pub(crate) fn new(db: Arc<Db>) -> Conn {
-        Conn { db }
+        let id = db.connected();
+        Conn {
+            db,
+            id,
+            regions: Vec::new(),
+            lock: Lock::None,
+            seen: Cursor::default(),
+            known: Salt::default(),
+            chain: None,
+            rollback: Rollback::default(),
+        }
     }
 
     /// The database that this connection belongs to.
@@ -33,59 +63,321 @@ impl Conn {
     }
 
     /// Before `xLock` is forwarded.
-    pub fn locking(&mut self, _level: Lock) {}
+    pub fn locking(&mut self, level: Lock) {
+        if level == Lock::Exclusive {
+            self.db.give_way();
+        }
+    }
 
     /// After the base granted `xLock(level)`. `wal` is this connection's `-wal` handle, where one is open.
-    pub fn locked(&mut self, _level: Lock, _database: &dyn ReadAt, _wal: Option<&dyn ReadAt>) -> Answer {
+    pub fn locked(&mut self, level: Lock, database: &dyn ReadAt, wal: Option<&dyn ReadAt>) -> Answer {
+        self.lock = self.lock.max(level);
+        if level == Lock::Shared {
+            self.db.touched();
+        }
+        if level == Lock::Reserved {
+            self.rollback.reserved(&self.db, database);
+        }
+        if level == Lock::Exclusive {
+            if let Some(wal) = wal {
+                return self.exclusive_edge(wal);
+            }
+        }
         Answer::Forward
     }
 
     /// Before `xUnlock(level)` is forwarded.
-    pub fn unlocking(&mut self, _level: Lock) {}
+    pub fn unlocking(&mut self, level: Lock) {
+        if self.lock == Lock::Exclusive && level < Lock::Exclusive {
+            self.db.set_closing(None);
+            self.db.set_exclusive(None);
+            self.rollback.unlocked();
+        }
+        self.lock = level;
+    }
 
     /// After `xShmMap` gave a region (also when it gave the same one again).
-    pub fn shm_mapped(&mut self, _index: u32, _region: Arc<dyn Region>) {}
+    pub fn shm_mapped(&mut self, index: u32, region: Arc<dyn Region>) {
+        let index = index as usize;
+        if self.regions.len() <= index {
+            self.regions.resize(index + 1, None);
+        }
+        if index == 0 {
+            self.db.show(self.id, Arc::clone(&region));
+        }
+        self.regions[index] = Some(region);
+    }
 
     /// Before `xShmUnmap` is forwarded: after this call no region of this connection is touched again.
-    pub fn shm_unmapping(&mut self) {}
+    pub fn shm_unmapping(&mut self) {
+        self.db.hide(self.id);
+        self.regions.clear();
+    }
 
-    /// Before `xShmLock(LOCK)` is forwarded.
-    pub fn shm_locking(&mut self, _slot: u8, _n: u8, _exclusive: bool) -> Answer {
-        Answer::Forward
+    /// Before `xShmLock(LOCK)` is forwarded. While an image is read, checkpoints can gain nothing: they are told so at once.
+    pub fn shm_locking(&mut self, slot: u8, n: u8, exclusive: bool) -> Answer {
+        if slot == CKPT && n == 1 && exclusive && self.db.is_imaging() { Answer::Busy } else { Answer::Forward }
     }
 
     /// After the base granted `xShmLock(LOCK)`.
-    pub fn shm_locked(&mut self, _slot: u8, _n: u8, _exclusive: bool, _wal: Option<&dyn ReadAt>) -> Answer {
+    pub fn shm_locked(&mut self, slot: u8, n: u8, exclusive: bool, wal: Option<&dyn ReadAt>) -> Answer {
+        match (slot, n, exclusive, wal) {
+            (WRITE, 1, true, wal) => self.edge(wal),
+            (READ1, RESET_SLOTS, true, Some(wal)) => return self.gate(wal),
+            _ => {}
+        }
         Answer::Forward
     }
 
     /// Before `xShmLock(UNLOCK)` is forwarded.
-    pub fn shm_unlocking(&mut self, _slot: u8, _n: u8, _exclusive: bool, _wal: Option<&dyn ReadAt>) {}
+    pub fn shm_unlocking(&mut self, slot: u8, n: u8, exclusive: bool, wal: Option<&dyn ReadAt>) {
+        if slot == WRITE && n == 1 && exclusive {
+            self.edge(wal);
+        }
+    }
 
     /// Before `xWrite` on the `-wal` is forwarded. `wal` reads the file as it is now.
-    pub fn wal_writing(&mut self, _offset: u64, _data: &[u8], _database: &dyn ReadAt, _wal: &dyn ReadAt) {}
+    pub fn wal_writing(&mut self, offset: u64, data: &[u8], _database: &dyn ReadAt, wal: &dyn ReadAt) {
+        if offset != 0 {
+            return;
+        }
+        if self.in_exclusive_mode() {
+            self.last_chance(wal);
+        }
+        if let Some(header) = data.first_chunk::<HEADER_BYTES>().and_then(WalHeader::decode) {
+            self.begin(header.salt);
+        }
+    }
 
     /// Before `xTruncate` on the `-wal` is forwarded.
-    pub fn wal_truncating(&mut self, _size: u64, _database: &dyn ReadAt, _wal: &dyn ReadAt) {}
+    pub fn wal_truncating(&mut self, size: u64, _database: &dyn ReadAt, wal: &dyn ReadAt) {
+        if size > 0 {
+            return;
+        }
+        if self.in_exclusive_mode() {
+            self.last_chance(wal);
+        }
+        self.db.wal_going();
+    }
 
     /// Before `xWrite` on the database is forwarded (rollback modes and checkpoints).
-    pub fn database_writing(&mut self, _offset: u64, _len: usize) {}
+    pub fn database_writing(&mut self, offset: u64, len: usize, database: &dyn ReadAt) {
+        if self.regions.is_empty() {
+            self.rollback.writing(&self.db, offset, len, database);
+        }
+    }
 
     /// Before `xTruncate` on the database is forwarded.
     pub fn database_truncating(&mut self, _size: u64) {}
 
     /// `xOpen` of this database's rollback journal went by (a hot journal or a new one).
-    pub fn journal_opened(&mut self) {}
+    pub fn journal_opened(&mut self) {
+        self.rollback.journal_opened();
+    }
 
     /// SQLITE_FCNTL_SYNC, before it is forwarded: in rollback modes the transaction is all in the file.
-    pub fn sync_coming(&mut self, _database: &dyn ReadAt) {}
+    pub fn sync_coming(&mut self, database: &dyn ReadAt) {
+        if self.regions.is_empty() {
+            self.rollback.prepare(&self.db, database);
+        }
+    }
 
     /// SQLITE_FCNTL_COMMIT_PHASETWO, before it is forwarded.
-    pub fn committed(&mut self, _database: &dyn ReadAt, _wal: Option<&dyn ReadAt>) {}
+    pub fn committed(&mut self, database: &dyn ReadAt, wal: Option<&dyn ReadAt>) {
+        match wal {
+            Some(wal) if self.in_exclusive_mode() => self.exclusive_commit(wal),
+            Some(_) => {}
+            None => self.rollback.publish(&self.db, database),
+        }
+    }
 
     /// SQLITE_FCNTL_CKPT_DONE: what was written to the database since was no commit.
-    pub fn checkpointed(&mut self) {}
+    pub fn checkpointed(&mut self) {
+        self.rollback.forget();
+    }
 
-    /// What this handle learns of `PRAGMA synchronous` does not reach a VFS; `xSync` on the database does.
-    pub fn database_syncing(&mut self) {}
+    /// `xSync` on the database: this connection's transactions are meant to survive a power loss.
+    pub fn database_syncing(&mut self) {
+        self.rollback.durable();
+    }
+
+    /// No shared memory while EXCLUSIVE is held: the heap's wal-index is SQLite's own.
+    fn in_exclusive_mode(&self) -> bool {
+        self.regions.is_empty() && self.lock == Lock::Exclusive
+    }
+
+    fn look(&self) -> Option<IndexHeader> {
+        self.regions.first().and_then(Option::as_deref).and_then(IndexHeader::look)
+    }
+
+    /// Both edges of WAL_WRITE_LOCK: what the wal-index says is committed is handed over.
+    fn edge(&mut self, wal: Option<&dyn ReadAt>) {
+        let Some(header) = self.look() else { return };
+        let Some(cursor) = header.cursor() else { return };
+        if cursor == self.seen {
+            return;
+        }
+        self.seen = cursor;
+        self.db.hand_over(cursor, header.pages);
+        if cursor.salt != self.known {
+            self.learn(&header, wal);
+        }
+    }
+
+    /// A life met for the first time: its Begin is on record, or is proven late, or cannot be.
+    fn learn(&mut self, header: &IndexHeader, wal: Option<&dyn ReadAt>) {
+        self.known = header.salt;
+        if !self.db.spool().exists() {
+            return;
+        }
+        let learned = self.prove(header, wal);
+        if let Err(e) = learned {
+            self.db.note("links", &e);
+        }
+    }
+
+    fn prove(&self, header: &IndexHeader, wal: Option<&dyn ReadAt>) -> Result<()> {
+        let (spool, Some(wal)) = (self.db.spool(), wal) else { return Ok(()) };
+        let links = spool.links()?;
+        let state = spool.state()?;
+        let here = |cursor: Option<&Cursor>| cursor.is_some_and(|cursor| cursor.salt == header.salt);
+        if links.begin_of(header.salt).is_some() || here(state.as_ref().and_then(|state| state.durable())) {
+            return Ok(());
+        }
+        let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
+        let Some(end) = link::end_to_continue(state.as_ref(), &links, &stat) else { return Ok(()) };
+        let Some(chain) = capture::chain(wal, None)? else { return Ok(()) };
+        if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits) {
+            spool.link(links.newest(), &Link::Begin { salt: header.salt, follows: end.cursor })?;
+        }
+        Ok(())
+    }
+
+    /// READ1..4 were granted: SQLite may now discard every frame. What is not durable elsewhere is saved.
+    fn gate(&mut self, wal: &dyn ReadAt) -> Answer {
+        let Some(header) = self.look() else { return Answer::Forward };
+        let (Some(cursor), Some(page_size)) = (header.cursor(), header.page_size) else { return Answer::Forward };
+        self.edge(Some(wal));
+        let end = ChainEnd { cursor, commit: header.pages, page_size, commits: 0 };
+        match self.save(&end, wal) {
+            Ok(()) => {
+                self.db.end(cursor, header.pages, header.change);
+                Answer::Forward
+            }
+            Err(e) => self.db.cannot_save(&e, wal.size().unwrap_or(0)),
+        }
+    }
+
+    /// EXCLUSIVE was granted with a WAL open: it is about to be checkpointed and deleted, or to leave WAL mode.
+    fn exclusive_edge(&mut self, wal: &dyn ReadAt) -> Answer {
+        let (end, change) = match self.look() {
+            Some(header) => match (header.cursor(), header.page_size) {
+                (Some(cursor), Some(page_size)) => {
+                    (ChainEnd { cursor, commit: header.pages, page_size, commits: 0 }, header.change)
+                }
+                _ => return Answer::Forward,
+            },
+            // Not trusted, or no shared memory: SQLite recovers from the chain without a further call.
+            None => match capture::chain(wal, None) {
+                Ok(Some(end)) => (end, 0),
+                Ok(None) => return Answer::Forward,
+                Err(e) => return self.db.cannot_save(&e, wal.size().unwrap_or(0)),
+            },
+        };
+        self.chain = Some(end);
+        self.db.set_closing(Some((end.cursor, end.commit, change)));
+        if end.cursor != self.seen {
+            self.seen = end.cursor;
+            self.db.hand_over(end.cursor, end.commit);
+        }
+        if self.in_exclusive_mode() {
+            self.db.set_exclusive(Some(Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size }));
+        }
+        match self.save(&end, wal) {
+            Ok(()) => Answer::Forward,
+            Err(e) => self.db.cannot_save(&e, wal.size().unwrap_or(0)),
+        }
+    }
+
+    /// COMMIT_PHASETWO in exclusive locking mode: the chain is sound, for nobody else can write.
+    fn exclusive_commit(&mut self, wal: &dyn ReadAt) {
+        match capture::chain(wal, self.chain.map(|chain| chain.cursor)) {
+            Ok(Some(end)) => {
+                self.chain = Some(end);
+                self.db.set_closing(Some((end.cursor, end.commit, 0)));
+                self.db.set_exclusive(Some(Target {
+                    cursor: end.cursor,
+                    commit: end.commit,
+                    page_size: end.page_size,
+                }));
+                self.db.hand_over(end.cursor, end.commit);
+            }
+            Ok(None) => {}
+            Err(e) => self.db.note("capture", &e),
+        }
+    }
+
+    /// Exclusive locking mode has no Gate to ask: the frames are saved before the header or the file goes.
+    fn last_chance(&mut self, wal: &dyn ReadAt) {
+        let end = match capture::chain(wal, self.chain.map(|chain| chain.cursor)) {
+            Ok(end) => end.or(self.chain),
+            Err(e) => return self.db.note("capture", &e),
+        };
+        let Some(end) = end else { return };
+        if let Err(e) = self.save(&end, wal) {
+            return self.db.note("capture", &e);
+        }
+        self.db.end(end.cursor, end.commit, 0);
+        self.db.set_closing(Some((end.cursor, end.commit, 0)));
+        self.chain = None;
+    }
+
+    /// Saves what is committed up to `end` and not durable elsewhere.
+    fn save(&mut self, end: &ChainEnd, wal: &dyn ReadAt) -> Result<()> {
+        let spool = self.db.spool();
+        if !spool.exists() {
+            return Ok(());
+        }
+        let state = spool.state()?;
+        let links = spool.links()?;
+        let from = link::durable_in(end.cursor.salt, state.as_ref(), &links);
+        if from.frame >= end.cursor.frame || (state.is_none() && !self.db.replicates()) {
+            return Ok(());
+        }
+        let follows = if from.frame == 0 { links.begin_of(from.salt) } else { None };
+        let stretch = Stretch { from, to: end.cursor, follows, page_size: end.page_size, commit: end.commit };
+        let room = self.db.room(u64::from(end.commit) * u64::from(end.page_size.get()));
+        let bytes = capture::save(spool, &stretch, &self.regions, wal, room)?;
+        self.db.saved(bytes);
+        Ok(())
+    }
+
+    /// A new life is about to begin: the record that it continues the newest End, where that is proven.
+    fn begin(&mut self, salt: Salt) {
+        let spool = self.db.spool();
+        self.known = salt;
+        if !spool.exists() {
+            return;
+        }
+        let change = self.look().map(|header| header.change);
+        let written = (|| {
+            let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
+            let (state, links) = (spool.state()?, spool.links()?);
+            let Some(end) = link::end_to_continue(state.as_ref(), &links, &stat) else { return Ok(()) };
+            if link::begins(&end, &stat, change) && end.cursor.salt != salt {
+                spool.link(links.newest(), &Link::Begin { salt, follows: end.cursor })?;
+            }
+            Ok(())
+        })();
+        if let Err(e) = written {
+            self.db.note("links", &e);
+        }
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.db.hide(self.id);
+        self.db.disconnected();
+    }
 }

@@ -1,58 +1,432 @@
-//! One replicated database in this process, shared by its connections.
+//! One replicated database in this process, shared by its connections and its worker.
+//!
+//! Holds what crosses threads: the channel of Txns, the mapped wal-indexes, the report that status shows.
+//! Lives as long as the process: closing the last connection does not end it.
 
-use crate::error::Result;
+use crate::base::{BaseVfs, Region};
+use crate::clock::Time;
+use crate::conn::Answer;
+use crate::error::{Error, Result};
+use crate::leader::Leadership;
+use crate::limits;
 use crate::ltx::Txid;
+use crate::page::PageSize;
+use crate::reader::wal_path;
+use crate::report::{Report, Status};
+use crate::settings::Settings;
+use crate::spool::{End, Link, Spool, Stat};
+use crate::store::{Io, Store};
+use crate::wal::Cursor;
+use crate::walindex::IndexHeader;
+use crate::worker;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// One committed transaction, or several: Cursors are cumulative.
+#[derive(Debug, Clone, Copy)]
+pub struct Txn {
+    /// Its end.
+    pub cursor: Cursor,
+    /// Database size in pages there.
+    pub commit: u32,
+    /// When it was handed over.
+    pub time: Time,
+}
+
+/// The newest commit that a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Its end.
+    pub cursor: Cursor,
+    /// Database size in pages there.
+    pub commit: u32,
+    /// Size of the pages.
+    pub page_size: PageSize,
+}
+
+/// What the wal-index says now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// No connection of this process has it mapped.
+    Blind,
+    /// SQLite has to recover it first, or it is being written.
+    Untrusted,
+    /// The WAL holds nothing: the file alone is the database.
+    Empty,
+    /// Commits up to here.
+    Commits(Target),
+}
+
+/// Where the database and its replica are, and how both are reached.
+pub struct Place {
+    /// Full path of the database.
+    pub path: PathBuf,
+    /// The VFS below.
+    pub base: Arc<dyn BaseVfs>,
+    /// How it is replicated; `None` for a connection that only keeps Gate and links for others.
+    pub replica: Option<Replica>,
+}
+
+/// How a database is replicated, and how its store is reached.
+pub struct Replica {
+    /// What the person said.
+    pub settings: Settings,
+    /// The environment at the open: it may hold credentials, so it is never shown.
+    pub env: HashMap<String, String>,
+    /// The process's I/O thread, or the promise of one.
+    pub io: Io,
+}
+
+impl Replica {
+    /// The store, which keeps the I/O thread alive as long as it lives.
+    pub fn store(&self, patience: Duration) -> Result<Store> {
+        let store = Store::open(&self.settings.url, &|key| self.env.get(key).cloned(), &self.io)?;
+        Ok(store.with_patience(patience))
+    }
+}
 
 /// A replicated database.
 pub struct Db {
-    path: PathBuf,
-}
-
-/// What `litestream_status` shows: one row.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    /// Full path of the database.
-    pub database: String,
-    /// Replica URL without secrets.
-    pub replica: String,
-    /// The Txid that holds everything committed so far, stored or about to be (`None` before the first image).
-    pub txid_captured: Option<Txid>,
-    /// The newest Txid that the store holds and `state` knows.
-    pub txid_stored: Option<Txid>,
-    /// Seconds since the oldest commit that is not stored; 0 when all is stored, `None` when unknown.
-    pub lag: Option<f64>,
-    /// Bytes of frames committed and not stored, as far as known.
-    pub bytes_pending: u64,
-    /// Bytes in the Spool.
-    pub spool_bytes: u64,
-    /// One word: `replicating`, `imaging`, `waiting`, `follower`, `retrying`, `diverged`, `failed`, `off`; after a colon what to do.
-    pub state: String,
-    /// The last error, if any.
-    pub last_error: Option<String>,
-    /// Since when `state` is what it is: RFC 3339.
-    pub since: String,
+    place: Place,
+    wal: PathBuf,
+    spool: Spool,
+    /// The lock of the Leader.
+    pub(crate) leadership: Leadership,
+    /// Who restores: a lock between processes, in a lock between threads.
+    pub(crate) restoring: Mutex<Leadership>,
+    /// This process has looked once whether the store is beyond what is stored from here.
+    pub(crate) looked: AtomicBool,
+    txns: (Sender<Txn>, Receiver<Txn>),
+    /// Requests that wake the worker at once.
+    pub(crate) calls: (Sender<()>, Receiver<()>),
+    views: Mutex<Vec<(u64, Arc<dyn Region>)>>,
+    exclusive: Mutex<Option<Target>>,
+    closing: Mutex<Option<(Cursor, u32, u32)>>,
+    connections: AtomicUsize,
+    next_connection: AtomicU64,
+    imaging: AtomicBool,
+    /// EXCLUSIVE is asked for: an image lets go.
+    pub(crate) asked: AtomicBool,
+    image_running: Mutex<bool>,
+    image_over: Condvar,
+    pub(crate) report: Report,
+    running: Mutex<bool>,
+    started: AtomicBool,
+    spool_bytes: Mutex<(u64, Option<Instant>)>,
 }
 
 impl Db {
-    #[allow(dead_code)]
-    pub(crate) fn new(path: PathBuf) -> Db {
-        Db { path }
+    pub(crate) fn new(place: Place) -> Db {
+        Db {
+            wal: wal_path(&place.path),
+            spool: Spool::of(&place.path),
+            report: Report::new(
+                place.path.display().to_string(),
+                place.replica.as_ref().map_or_else(String::new, |replica| replica.settings.url.to_string()),
+            ),
+            place,
+            leadership: Leadership::of("lock"),
+            restoring: Mutex::new(Leadership::of("restore.lock")),
+            looked: AtomicBool::new(false),
+            txns: bounded(limits::CHANNEL_TXNS),
+            calls: bounded(1),
+            views: Mutex::default(),
+            exclusive: Mutex::default(),
+            closing: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            next_connection: AtomicU64::new(0),
+            imaging: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            image_running: Mutex::default(),
+            image_over: Condvar::new(),
+            running: Mutex::default(),
+            started: AtomicBool::new(false),
+            spool_bytes: Mutex::default(),
+        }
     }
 
     /// Full path of the database file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
+    }
+
+    /// The `-wal` file.
+    pub(crate) fn wal(&self) -> &Path {
+        &self.wal
+    }
+
+    /// The folder beside the database.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// The VFS below.
+    pub(crate) fn base(&self) -> &Arc<dyn BaseVfs> {
+        &self.place.base
+    }
+
+    /// How it is replicated, and to which store.
+    pub(crate) fn replica(&self) -> Option<&Replica> {
+        self.place.replica.as_ref()
+    }
+
+    /// True where this process may lead; false where it only keeps Gate and links.
+    pub(crate) fn replicates(&self) -> bool {
+        self.place.replica.is_some()
+    }
+
+    // ---- what connections tell ----
+
+    pub(crate) fn connected(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.call();
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A connection has the wal-index mapped.
+    pub(crate) fn show(&self, connection: u64, region: Arc<dyn Region>) {
+        let mut views = lock(&self.views);
+        views.retain(|(id, _)| *id != connection);
+        views.push((connection, region));
+    }
+
+    /// A connection is about to unmap.
+    pub(crate) fn hide(&self, connection: u64) {
+        lock(&self.views).retain(|(id, _)| *id != connection);
+    }
+
+    /// A statement ran: there may be something to replicate.
+    pub(crate) fn touched(self: &Arc<Db>) {
+        if !self.started.load(Ordering::Acquire) && self.replicates() && self.spool.exists() {
+            self.start();
+        }
+    }
+
+    fn start(self: &Arc<Db>) {
+        let mut running = lock(&self.running);
+        if *running {
+            return;
+        }
+        let db = Arc::clone(self);
+        match std::thread::Builder::new().name("litestream".into()).spawn(move || worker::run(&db)) {
+            Ok(_) => {
+                *running = true;
+                self.started.store(true, Ordering::Release);
+            }
+            Err(e) => self.note("start", &Error::State(format!("no thread for replication: {e}"))),
+        }
+    }
+
+    /// The worker has nothing left: it ends, unless something came meanwhile.
+    pub(crate) fn may_end(&self, forced: bool) -> bool {
+        let mut running = lock(&self.running);
+        if !forced && (self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty()) {
+            return false;
+        }
+        *running = false;
+        self.started.store(false, Ordering::Release);
+        true
+    }
+
+    /// True where there was something to replicate: a worker runs, or ran.
+    pub(crate) fn has_worked(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// Hands a commit over. Never blocks; a full channel loses nothing, for Cursors are cumulative.
+    pub(crate) fn hand_over(self: &Arc<Db>, cursor: Cursor, commit: u32) {
+        if !self.replicates() {
+            return;
+        }
+        match self.txns.0.try_send(Txn { cursor, commit, time: Time::now() }) {
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+        self.touched();
+    }
+
+    /// Wakes the worker.
+    pub(crate) fn call(&self) {
+        let _ = self.calls.0.try_send(()); // one that waits is enough
+    }
+
+    /// Where Txns arrive.
+    pub(crate) fn txns(&self) -> &Receiver<Txn> {
+        &self.txns.1
+    }
+
+    /// Exclusive locking mode has no wal-index: its connection says how far it is.
+    pub(crate) fn set_exclusive(&self, target: Option<Target>) {
+        *lock(&self.exclusive) = target;
+    }
+
+    /// What EXCLUSIVE found at the WAL's end: the End that is written when the WAL goes.
+    pub(crate) fn set_closing(&self, closing: Option<(Cursor, u32, u32)>) {
+        *lock(&self.closing) = closing;
+    }
+
+    /// Before the `-wal` is deleted or cut to nothing, under EXCLUSIVE.
+    pub(crate) fn wal_going(&self) {
+        let closing = *lock(&self.closing);
+        if let Some((cursor, commit, change)) = closing {
+            self.end(cursor, commit, change);
+        }
+    }
+
+    /// Writes an End: from here on the database file alone is the image at `cursor`.
+    pub(crate) fn end(&self, cursor: Cursor, commit: u32, change: u32) {
+        if !self.spool.exists() {
+            return;
+        }
+        let written = Stat::of(self.path()).and_then(|stat| {
+            let stat = stat.ok_or_else(|| Error::State(format!("{} is gone", self.path().display())))?;
+            let links = self.spool.links()?;
+            self.spool.link(links.newest(), &Link::End(End { cursor, commit, change, stat, header: 0 }))
+        });
+        if let Err(e) = written {
+            self.note("links", &e);
+        }
+    }
+
+    /// What the wal-index says now.
+    pub(crate) fn look(&self) -> Look {
+        if let Some(target) = *lock(&self.exclusive) {
+            return Look::Commits(target);
+        }
+        let views = lock(&self.views);
+        let Some((_, region)) = views.last() else { return Look::Blind };
+        let Some(header) = IndexHeader::look(&**region) else { return Look::Untrusted };
+        match (header.cursor(), header.page_size) {
+            (Some(cursor), Some(page_size)) => Look::Commits(Target { cursor, commit: header.pages, page_size }),
+            _ => Look::Empty,
+        }
+    }
+
+    /// The wal-index's count of commits, for proofs of continuity.
+    pub(crate) fn change(&self) -> Option<u32> {
+        let views = lock(&self.views);
+        views.last().and_then(|(_, region)| IndexHeader::look(&**region)).map(|header| header.change)
+    }
+
+    // ---- an image and those who need the database ----
+
+    pub(crate) fn is_imaging(&self) -> bool {
+        self.imaging.load(Ordering::Relaxed)
+    }
+
+    /// An image holds the database from here on; the guard's drop ends it.
+    pub(crate) fn begin_image(&self, checkpoints_wait: bool) -> ImageGuard<'_> {
+        self.asked.store(false, Ordering::Relaxed);
+        *lock(&self.image_running) = true;
+        self.imaging.store(checkpoints_wait, Ordering::Relaxed);
+        ImageGuard(self)
+    }
+
+    /// EXCLUSIVE is about to be asked for: an image lets go first, within a bounded time.
+    pub(crate) fn give_way(&self) {
+        let running = lock(&self.image_running);
+        if *running {
+            self.asked.store(true, Ordering::Relaxed);
+            let waited = self.image_over.wait_timeout_while(running, limits::GIVE_WAY, |running| *running);
+            drop(waited);
+        }
+    }
+
+    // ---- the Spool's room ----
+
+    /// Bytes that a Segment may take now; `database` is the database's size in bytes.
+    pub(crate) fn room(&self, database: u64) -> u64 {
+        let set = self.replica().and_then(|replica| replica.settings.spool_limit);
+        let limit = set.unwrap_or_else(|| limits::SPOOL.max(database));
+        limit.saturating_sub(self.spool_bytes())
+    }
+
+    /// Bytes in the Spool, measured at most once a second.
+    pub(crate) fn spool_bytes(&self) -> u64 {
+        let mut known = lock(&self.spool_bytes);
+        if known.1.is_none_or(|when| when.elapsed() > limits::MEASURE_SPOOL) {
+            if let Ok(bytes) = self.spool.bytes() {
+                *known = (bytes, Some(Instant::now()));
+            }
+        }
+        known.0
+    }
+
+    /// A Segment was written.
+    pub(crate) fn saved(&self, bytes: u64) {
+        lock(&self.spool_bytes).0 += bytes;
+    }
+
+    /// What a WAL reset would lose cannot be saved: the reset has to wait, up to a hard limit on the WAL.
+    pub(crate) fn cannot_save(&self, e: &Error, wal_bytes: u64) -> Answer {
+        self.note("capture", e);
+        if self.replicates() && wal_bytes < limits::HARD_WAL { Answer::Busy } else { Answer::Forward }
+    }
+
+    // ---- what people see ----
+
+    /// Something went wrong where SQLite must not be told: said once, shown in the status.
+    pub(crate) fn note(&self, what: &str, e: &Error) {
+        self.report.trouble(what, e);
     }
 
     /// What an operator wants to know.
     pub fn status(&self) -> Status {
-        Status { database: self.path.display().to_string(), ..Status::default() }
+        let mut status = self.report.status(Time::now());
+        status.spool_bytes = self.spool_bytes();
+        if let (Look::Commits(target), Some(from)) = (self.look(), self.report.reached()) {
+            let frames = if from.salt == target.cursor.salt {
+                target.cursor.frame.saturating_sub(from.frame)
+            } else {
+                target.cursor.frame
+            };
+            status.bytes_pending = u64::from(frames) * u64::from(target.page_size.get());
+        }
+        status
+    }
+
+    /// The extension caught a panic on one of this database's connections and forwards that connection only from
+    /// now on: the status says `failed` and why. Takes no lock that the panic may have left held.
+    pub fn failed(&self, panic: &str) {
+        self.report.broken(panic);
     }
 
     /// Returns the stored Txid when everything committed before the call is stored.
-    pub fn sync(&self, _timeout: Duration) -> Result<Txid> {
-        Ok(Txid(0))
+    pub fn sync(self: &Arc<Db>, timeout: Duration) -> Result<Txid> {
+        if !self.replicates() {
+            return Err(Error::State(format!("{} is not replicated", self.path().display())));
+        }
+        let ticket = self.report.ask();
+        self.start();
+        self.call();
+        self.report.wait(ticket, timeout)
     }
+}
+
+/// Ends an image when dropped.
+pub(crate) struct ImageGuard<'a>(&'a Db);
+
+impl Drop for ImageGuard<'_> {
+    fn drop(&mut self) {
+        self.0.imaging.store(false, Ordering::Relaxed);
+        *lock(&self.0.image_running) = false;
+        self.0.image_over.notify_all();
+    }
+}
+
+/// A lock whose holder panicked still guards sound data: everything behind these is written in one step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -14,13 +14,34 @@ pub mod limits;
 pub mod ltx;
 pub mod page;
 pub mod wal;
+pub mod walindex;
 
 // places
 pub mod base;
+pub mod spool;
 pub mod store;
+
+// decisions
+pub mod link;
+pub mod plan;
+pub mod settings;
+
+// jobs
+pub mod capture;
+mod copy;
+pub mod image;
+pub mod leader;
+pub mod reader;
+pub mod restore;
+mod rollback;
+pub mod uploader;
 
 // life
 pub mod conn;
 pub mod db;
+mod finding;
+mod leading;
+mod opening;
 pub mod registry;
-pub mod settings;
+pub mod report;
+mod worker;

@@ -64,11 +64,66 @@ pub const FILE_BUFFER: usize = 128 << 10;
 /// Age after which a temporary file is removed where nobody can say whether its writer lives.
 pub const STALE_TEMPORARY: Duration = Duration::from_secs(24 * 3600);
 
+/// Threads of a restore, unless the caller says otherwise: each fetches, decodes and writes.
+pub const RESTORE_THREADS: usize = 8;
+/// Most threads of a restore, whatever a caller says.
+pub const MAX_RESTORE_THREADS: usize = 64;
+
+/// Bytes of an LTX file that one thread of a restore fetches at once; smaller files are fetched whole.
+pub const RESTORE_PIECE: u64 = 4 << 20;
+
+/// Bytes that a thread of a restore collects before it writes them.
+pub const RESTORE_WRITE: usize = 1 << 20;
+
+/// Times that a restore begins anew because a file that it needs was deleted meanwhile.
+pub const RESTORE_PLANS: usize = 5;
 /// Bytes that one frame of an upload hands to the system: how finely progress is seen.
 pub const UPLOAD_FRAME: usize = 64 << 10;
 
 /// Bytes of an answer that says no which are read for its code and message.
 pub const ERROR_BODY: usize = 64 << 10;
+
+/// Txns that the channel holds; one that finds no room is covered by the next.
+pub const CHANNEL_TXNS: usize = 1024;
+
+/// Shortest and longest time between two looks of a worker that nobody calls.
+pub const BEAT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// First and longest pause after a store refused.
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Time between two looks at a store that holds what this database never stored.
+pub const DIVERGED_LOOK: Duration = Duration::from_secs(30);
+
+/// Time between two looks of a follower for whom somebody waits.
+pub const FOLLOWER_LOOK: Duration = Duration::from_millis(10);
+
+/// A pause where a lock was busy.
+pub const SHORT: Duration = Duration::from_millis(50);
+
+/// A pause between two readings that disagree.
+pub const BLINK: Duration = Duration::from_millis(5);
+
+/// Time that a connection waits for an image to let go of the database.
+pub const GIVE_WAY: Duration = Duration::from_secs(2);
+
+/// Longest time that a slice of an image holds SHARED in a rollback-journal mode.
+pub const SLICE: Duration = Duration::from_millis(30);
+
+/// Pause between two of those slices.
+pub const BETWEEN_SLICES: Duration = Duration::from_millis(10);
+
+/// Bytes of the Spool, or the database's size where that is more.
+pub const SPOOL: u64 = 256 << 20;
+
+/// Time for which a measurement of the Spool's size holds.
+pub const MEASURE_SPOOL: Duration = Duration::from_secs(1);
+
+/// Size of a WAL at which it may be reset although nothing could be saved: continuity is lost, the disk is not.
+pub const HARD_WAL: u64 = 4 << 30;
+
+/// Time that an open of a database that is there waits for one look at its replica.
+pub const OPEN_LOOK: Duration = Duration::from_secs(1);
 
 /// Default of `sync-interval`.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,12 +3,18 @@
 //! One registry lives per process life: after a fork the extension makes a new one in the child and leaks
 //! the parent's, so no lock that a parent's thread held is ever waited for.
 
-use crate::base::BaseVfs;
+use crate::base::{BaseVfs, ReadAt};
 use crate::conn::Conn;
-use crate::error::Result;
+use crate::db::{Db, Place, lock};
+use crate::error::{Error, Result};
+use crate::opening;
+use crate::settings::{Choice, Origin, Settings};
+use crate::spool::Spool;
+use crate::store::Io;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Through which entry point the VFS was registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +37,9 @@ pub struct Ask<'a> {
     pub create: bool,
     /// The entry point.
     pub door: Door,
+    /// Why a database opened like this cannot be replicated (its locks do not hold between processes), as the
+    /// beginning of a sentence. Where it would be replicated the open fails with it, before anything is restored.
+    pub unsafe_locks: Option<String>,
     /// The VFS below.
     pub base: Arc<dyn BaseVfs>,
 }
@@ -45,19 +54,37 @@ pub enum Opening {
 
 /// An open that the base VFS has yet to do. Dropped without `connect` when that fails.
 pub struct Pending {
-    path: PathBuf,
+    db: Arc<Db>,
 }
 
 impl Pending {
     /// The base VFS opened the file.
-    pub fn connect(self, _database: &dyn crate::base::ReadAt) -> Conn {
-        Conn::new(Arc::new(crate::db::Db::new(self.path)))
+    pub fn connect(self, _database: &dyn ReadAt) -> Conn {
+        if self.db.replicates() {
+            if let Err(e) = self.db.spool().create() {
+                self.db.note("spool", &e);
+            }
+        }
+        Conn::new(self.db)
     }
 }
 
 /// The databases of this process life.
 #[derive(Default)]
-pub struct Registry {}
+pub struct Registry {
+    io: Io,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    dbs: HashMap<PathBuf, Arc<Db>>,
+    /// Which file a replica belongs to.
+    replicas: HashMap<String, PathBuf>,
+    /// The one file that a replica URL without a placeholder, from the environment, belongs to.
+    first: Option<PathBuf>,
+    warned: bool,
+}
 
 impl Registry {
     /// An empty registry; no thread is started.
@@ -67,18 +94,110 @@ impl Registry {
 
     /// Decides what an open is, restores a missing file, and says in one sentence why an open fails.
     pub fn open(&self, ask: Ask<'_>) -> Result<Opening> {
-        if ask.params.iter().any(|(key, value)| key == "replica" && value == "off") {
-            return Ok(Opening::PassThrough);
+        let env: HashMap<String, String> = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let choice = Settings::resolve(ask.path, ask.params, &|key| env.get(key).cloned(), ask.door)?;
+        let settings = match choice {
+            Choice::Replicate(settings) => *settings,
+            Choice::Off | Choice::Unreplicated(_) => return Ok(self.keep_gate(&ask)),
+        };
+        if let Some(why) = &ask.unsafe_locks {
+            return Err(Error::Usage(format!(
+                "{}: {why}, so it cannot be replicated safely; use the `unix` VFS, or say replica=off",
+                ask.path.display()
+            )));
         }
-        Ok(Opening::Replicated(Pending { path: ask.path.to_path_buf() }))
+        let Some(db) = self.db(&ask, settings, env)? else { return Ok(self.keep_gate(&ask)) };
+        opening::prepare(&db, &ask)?;
+        if ask.read_only { Ok(Opening::PassThrough) } else { Ok(Opening::Replicated(Pending { db })) }
+    }
+
+    /// The `Db` of a file, made at its first open. `None` where the environment's replica belongs to another.
+    fn db(&self, ask: &Ask<'_>, settings: Settings, env: HashMap<String, String>) -> Result<Option<Arc<Db>>> {
+        let mut known = lock(&self.known);
+        let identity = settings.url.identity();
+        if settings.origin == Origin::EnvironmentFirst {
+            let first = known.first.get_or_insert_with(|| ask.path.to_path_buf()).clone();
+            if first != ask.path {
+                if !known.warned {
+                    known.warned = true;
+                    log::warn!(target: "litestream",
+                        "{} is not replicated: LITESTREAM_REPLICA_URL belongs to {}; give it {{name}} in the URL, or each database its own replica= parameter",
+                        ask.path.display(), first.display());
+                }
+                return Ok(None);
+            }
+        }
+        if let Some(owner) = known.replicas.get(&identity) {
+            if owner != ask.path {
+                return Err(Error::Usage(format!(
+                    "the replica {} is in use by {}: {} needs a replica of its own",
+                    settings.url,
+                    owner.display(),
+                    ask.path.display()
+                )));
+            }
+        }
+        if let Some(db) = known.dbs.get(ask.path) {
+            let used = db.replica().map(|replica| replica.settings.url.identity());
+            if used.as_deref() == Some(identity.as_str()) {
+                return Ok(Some(Arc::clone(db)));
+            }
+            if let Some(replica) = db.replica().filter(|_| db.connections() > 0) {
+                return Err(Error::Usage(format!(
+                    "{} is replicated to {} by this process: close it before it is given the replica {}",
+                    ask.path.display(),
+                    replica.settings.url,
+                    settings.url
+                )));
+            }
+            known.replicas.retain(|_, owner| owner != ask.path);
+        }
+        let replica = crate::db::Replica { settings, env, io: self.io.clone() };
+        let place = Place { path: ask.path.to_path_buf(), base: Arc::clone(&ask.base), replica: Some(replica) };
+        let db = Arc::new(Db::new(place));
+        known.replicas.insert(identity, ask.path.to_path_buf());
+        known.dbs.insert(ask.path.to_path_buf(), Arc::clone(&db));
+        Ok(Some(db))
+    }
+
+    /// A connection without a replica of its own works Gate and links where another process replicates.
+    fn keep_gate(&self, ask: &Ask<'_>) -> Opening {
+        if ask.read_only || !matches!(Spool::of(ask.path).state(), Ok(Some(_))) {
+            return Opening::PassThrough;
+        }
+        let mut known = lock(&self.known);
+        let db = known.dbs.entry(ask.path.to_path_buf()).or_insert_with(|| {
+            let place = Place { path: ask.path.to_path_buf(), base: Arc::clone(&ask.base), replica: None };
+            Arc::new(Db::new(place))
+        });
+        Opening::Replicated(Pending { db: Arc::clone(db) })
     }
 
     /// `xDelete` of a file whose name ends in `-wal`, before it is forwarded.
-    pub fn wal_deleting(&self, _wal: &Path) {}
+    pub fn wal_deleting(&self, wal: &Path) {
+        let Some(database) = wal.to_str().and_then(|name| name.strip_suffix("-wal")) else { return };
+        let db = lock(&self.known).dbs.get(Path::new(database)).cloned();
+        if let Some(db) = db {
+            db.wal_going();
+        }
+    }
 
     /// Syncs every database of the process and waits, at most `timeout` (or each database's own
     /// `shutdown-sync-timeout`). The number of databases that are not fully stored.
-    pub fn shutdown(&self, _timeout: Option<Duration>) -> usize {
-        0
+    pub fn shutdown(&self, timeout: Option<Duration>) -> usize {
+        let dbs: Vec<Arc<Db>> = lock(&self.known).dbs.values().filter(|db| db.has_worked()).cloned().collect();
+        let began = Instant::now();
+        let mut left = 0;
+        for db in &dbs {
+            let own = db.replica().map_or(Duration::ZERO, |replica| replica.settings.shutdown_sync_timeout);
+            let limit = timeout.unwrap_or(own).saturating_sub(began.elapsed());
+            if let Err(e) = db.sync(limit) {
+                log::warn!(target: "litestream", "{}: at shutdown: {e}", db.path().display());
+                left += 1;
+            }
+        }
+        left
     }
 }

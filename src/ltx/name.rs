@@ -1,5 +1,6 @@
-//! What an LTX file is called: transaction numbers, the span of a file, its level.
+//! What an LTX file is called: transaction numbers, the span of a file, its level; and its line in a listing.
 
+use crate::clock::Time;
 use crate::error::{Error, Result};
 
 /// Number of an L0 file: from 1, shown as 16 lower-case hex digits.
@@ -14,10 +15,11 @@ impl Txid {
 
     /// Parses exactly 16 hex digits.
     pub fn parse(text: &str) -> Result<Txid> {
-        if text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            if let Ok(number) = u64::from_str_radix(text, 16) {
-                return Ok(Txid(number));
-            }
+        if text.len() == 16
+            && text.bytes().all(|b| b.is_ascii_hexdigit())
+            && let Ok(number) = u64::from_str_radix(text, 16)
+        {
+            return Ok(Txid(number));
         }
         Err(Error::Usage(format!("`{text}` is not a Txid: 16 hex digits, for example 000000000000002a")))
     }
@@ -52,7 +54,8 @@ impl Span {
     /// Reads a file name back; `None` for anything that is not exactly an LTX file's name.
     pub fn from_file_name(name: &str) -> Option<Span> {
         let (min, max) = name.strip_suffix(".ltx")?.split_once('-')?;
-        let lower = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let lower =
+            |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !lower(min) || !lower(max) {
             return None;
         }
@@ -96,4 +99,17 @@ impl std::fmt::Display for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// One LTX file of a replica, as a listing names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// The level's folder that it stands in.
+    pub level: Level,
+    /// Its transactions, from its name.
+    pub span: Span,
+    /// Bytes.
+    pub size: u64,
+    /// Creation time as the listing gives it (file times, or the store's own clock): the store's `created` has the exact one.
+    pub listed: Time,
 }

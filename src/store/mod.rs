@@ -19,6 +19,7 @@ mod stream;
 mod tls;
 mod upload;
 
+pub use crate::ltx::FileInfo;
 pub use io::Io;
 pub use replica_url::{ReplicaUrl, STORE_KEYS};
 pub(crate) use replica_url::{encode_bytes, store_key};
@@ -33,19 +34,6 @@ use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
-
-/// One LTX file of a replica, as a listing names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileInfo {
-    /// The level's folder that it stands in.
-    pub level: Level,
-    /// Its transactions, from its name.
-    pub span: Span,
-    /// Bytes.
-    pub size: u64,
-    /// Creation time as the listing gives it (file times, or the store's own clock): see [`Store::created`] for the exact one.
-    pub listed: Time,
-}
 
 /// What to put.
 pub enum Body<'a> {

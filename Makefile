@@ -1,0 +1,53 @@
+# The commands of this project. `make` alone lists them; `make demo` and `make test` are where to begin.
+# Needs git, make, a C compiler, Rust (rustup's cargo) and, on Debian, root or sudo for what `make test` installs.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+CARGO ?= cargo
+PYTHON ?= /usr/bin/python3
+RELEASE := target/release
+TOOLS := target/tools
+
+# Suites that take minutes; CI runs them after `make test`. Add a target of your own here.
+LONG_SUITES :=
+
+.PHONY: help build demo test test-long bench lint tools clean-tools $(LONG_SUITES)
+
+help: ## List the targets
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## Build target/release/liblitestream_vfs.so and target/release/litestream-vfs
+	@scripts/packages build
+	$(CARGO) build --release --workspace
+	@ls -l $(RELEASE)/liblitestream_vfs.so $(RELEASE)/litestream-vfs
+
+demo: build ## Replicate a database into a folder, lose it, and get it back by opening it
+	@scripts/packages demo
+	@scripts/demo
+
+test: tools ## Install what the tests need, then run all tests
+	$(CARGO) build --release --workspace
+	env -u AWS_CA_BUNDLE $$(scripts/tools env) $(CARGO) test --release --workspace --no-fail-fast
+	@if [ -d tests/python ]; then env -u AWS_CA_BUNDLE $$(scripts/tools env) $(PYTHON) -m unittest discover -s tests/python; fi
+
+test-long: ## Run the suites that take minutes: crash trials, SQLite's own tests
+	@if [ -n "$(LONG_SUITES)" ]; then $(MAKE) --no-print-directory --keep-going $(LONG_SUITES); fi
+
+bench: build tools ## Measure beside plain SQLite, the Litestream sidecar and the official extension
+	env -u AWS_CA_BUNDLE $$(scripts/tools env) $(PYTHON) bench/run.py $(BENCH_ARGS)
+
+lint: ## Check formatting, clippy with warnings denied, and cargo-deny
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null || [ -x $(TOOLS)/bin/cargo-deny ] || \
+	    $(CARGO) install --locked --root $(TOOLS) cargo-deny@0.20.2
+	PATH="$$PATH:$(CURDIR)/$(TOOLS)/bin" $(CARGO) deny check bans licenses sources
+
+tools: ## Install Debian packages and the programs that tests compare with (target/tools)
+	@scripts/packages test
+	@PYTHON=$(PYTHON) scripts/tools
+
+clean-tools: ## Remove target/tools
+	rm -rf $(TOOLS)

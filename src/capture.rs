@@ -1,0 +1,162 @@
+//! The Gate's work: what is committed in a WAL and not durable elsewhere becomes one Segment, each page once.
+//!
+//! Runs on the thread of whoever is about to reset the WAL, under SQLite's lock, so it does the least: no
+//! sync, no network. It saves what it is told; when, and what the answer to SQLite is, `conn` decides.
+
+use crate::base::{ReadAt, Region};
+use crate::error::{Error, Result};
+use crate::page::{PageSize, Pgno};
+use crate::spool::{Head, Spool};
+use crate::wal::{Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, WalHeader, frame_checksum, frame_offset};
+use crate::walindex::pages_of;
+use std::sync::Arc;
+
+/// Bytes of the WAL read at a time when its chain is followed.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// A stretch of one life of a WAL that has to be saved.
+pub struct Stretch {
+    /// What is durable already.
+    pub from: Cursor,
+    /// The last commit.
+    pub to: Cursor,
+    /// What the life continues, where `from` is its start and it is known.
+    pub follows: Option<Cursor>,
+    /// Size of the pages.
+    pub page_size: PageSize,
+    /// Database size in pages at `to`.
+    pub commit: u32,
+}
+
+impl Stretch {
+    /// Frames in it.
+    pub fn frames(&self) -> u32 {
+        self.to.frame - self.from.frame
+    }
+}
+
+/// Saves a stretch as a Segment. `limit` bounds its contents in bytes: beyond it only page numbers are saved,
+/// and the Leader reads the pages later. The bytes written.
+pub fn save(
+    spool: &Spool,
+    stretch: &Stretch,
+    regions: &[Option<Arc<dyn Region>>],
+    wal: &dyn ReadAt,
+    limit: u64,
+) -> Result<u64> {
+    let newest = newest_frames(stretch, regions, wal)?;
+    let contents = newest.len() as u64 * u64::from(stretch.page_size.get());
+    let head = Head {
+        from: stretch.from,
+        to: stretch.to,
+        follows: stretch.follows,
+        page_size: stretch.page_size,
+        commit: stretch.commit,
+        without_contents: contents > limit,
+        unlinked: false,
+        rollback: false,
+    };
+    let pages: Vec<Pgno> = newest.iter().map(|(pgno, _)| *pgno).collect();
+    let mut frames = newest.iter().map(|(_, frame)| *frame);
+    let mut raw = vec![0u8; FRAME_HEADER_BYTES + stretch.page_size.bytes()];
+    spool.save(&head, &pages, |pgno, page| {
+        let frame = frames.next().expect("one frame for each page");
+        read_frame(wal, stretch.page_size, frame, &mut raw)?;
+        let header = FrameHeader::decode(&raw);
+        if header.pgno != pgno || header.salt != stretch.to.salt {
+            return Err(Error::Corrupt(format!("frame {frame} of the WAL does not hold page {}", pgno.0)));
+        }
+        page.copy_from_slice(&raw[FRAME_HEADER_BYTES..]);
+        Ok(())
+    })?;
+    Ok(if head.without_contents { 4 * pages.len() as u64 } else { contents })
+}
+
+/// The newest frame of each page in a stretch, ascending by page; pages beyond the Commit are left out.
+fn newest_frames(stretch: &Stretch, regions: &[Option<Arc<dyn Region>>], wal: &dyn ReadAt) -> Result<Vec<(Pgno, u32)>> {
+    let mut newest: Vec<(Pgno, u32)> = Vec::with_capacity(stretch.frames() as usize);
+    let mut frame = stretch.from.frame;
+    for pgno in pages_of(regions, stretch.from.frame, stretch.to.frame) {
+        frame += 1;
+        newest.push((pgno, frame));
+    }
+    // Blocks of the wal-index that this connection never mapped: the frames name their pages themselves.
+    let mut raw = [0u8; FRAME_HEADER_BYTES];
+    while frame < stretch.to.frame {
+        frame += 1;
+        wal.read_at(&mut raw, frame_offset(stretch.page_size, frame)).map_err(|e| Error::io("read", "-wal", e))?;
+        newest.push((FrameHeader::decode(&raw).pgno, frame));
+    }
+    newest.sort_unstable();
+    let mut kept: Vec<(Pgno, u32)> = Vec::with_capacity(newest.len());
+    for (pgno, frame) in newest {
+        if pgno.0 == 0 || pgno.0 > stretch.commit {
+            continue;
+        }
+        match kept.last_mut() {
+            Some(last) if last.0 == pgno => last.1 = frame,
+            _ => kept.push((pgno, frame)),
+        }
+    }
+    Ok(kept)
+}
+
+fn read_frame(wal: &dyn ReadAt, page_size: PageSize, frame: u32, raw: &mut [u8]) -> Result<()> {
+    wal.read_at(raw, frame_offset(page_size, frame)).map_err(|e| Error::io("read", "-wal", e))
+}
+
+/// Where a WAL's chain of checksums ends: its last commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainEnd {
+    /// The last commit frame, with the running checksum there.
+    pub cursor: Cursor,
+    /// Database size in pages there.
+    pub commit: u32,
+    /// Size of the pages.
+    pub page_size: PageSize,
+    /// Distinct commits (a padded one repeats its last frame).
+    pub commits: u32,
+}
+
+/// Follows the chain of checksums from `start` (the start of the file where it is of another life). Sound only where nobody else can write: under
+/// EXCLUSIVE, or where the end is known to be committed. `None` where the file holds no commit after `start`.
+pub fn chain(wal: &dyn ReadAt, start: Option<Cursor>) -> Result<Option<ChainEnd>> {
+    let failed = |e| Error::io("read", "-wal", e);
+    if wal.size().map_err(failed)? < HEADER_BYTES as u64 {
+        return Ok(None);
+    }
+    let mut raw = [0u8; HEADER_BYTES];
+    wal.read_at(&mut raw, 0).map_err(failed)?;
+    let Some(header) = WalHeader::decode(&raw) else { return Ok(None) };
+    let mut at = match start {
+        Some(cursor) if cursor.salt == header.salt && cursor.frame > 0 => cursor,
+        _ => Cursor { salt: header.salt, frame: 0, checksum: header.checksum },
+    };
+    let frame_bytes = FRAME_HEADER_BYTES + header.page_size.bytes();
+    let frames = ((wal.size().map_err(failed)? - HEADER_BYTES as u64) / frame_bytes as u64) as u32;
+    let mut buf = vec![0u8; frame_bytes * (SCAN_BYTES / frame_bytes).max(1)];
+    let mut end: Option<ChainEnd> = None;
+    let mut last = None;
+    while at.frame < frames {
+        let count = (buf.len() / frame_bytes).min((frames - at.frame) as usize);
+        let chunk = &mut buf[..count * frame_bytes];
+        wal.read_at(chunk, frame_offset(header.page_size, at.frame + 1)).map_err(failed)?;
+        for raw in chunk.chunks_exact(frame_bytes) {
+            let frame = FrameHeader::decode(raw);
+            let checksum = frame_checksum(header.big_endian, at.checksum, raw);
+            if frame.pgno.0 == 0 || frame.salt != header.salt || frame.checksum != checksum {
+                return Ok(end);
+            }
+            at = Cursor { salt: header.salt, frame: at.frame + 1, checksum };
+            if frame.commit != 0 {
+                let repeated = last == Some((frame.pgno, frame.commit));
+                let commits = end.map_or(0, |end| end.commits) + u32::from(!repeated);
+                end = Some(ChainEnd { cursor: at, commit: frame.commit, page_size: header.page_size, commits });
+                last = Some((frame.pgno, frame.commit));
+            } else {
+                last = None;
+            }
+        }
+    }
+    Ok(end)
+}

@@ -1,0 +1,159 @@
+//! The image of a database in a rollback-journal mode: copied into the Spool in short slices, because a
+//! reader's SHARED blocks commits there. What commits in between is patched in from its Segments.
+
+use crate::base::{BaseFile, Lock};
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::image::{Header, header, journal_path, read_page};
+use crate::limits;
+use crate::page::{PageSize, Pgno};
+use crate::reader::{self, Start, Walk};
+use crate::spool::{End, Stat, State, random};
+use crate::wal::{Cursor, Salt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A copy that is being made. Its file goes with it.
+pub(crate) struct Copying {
+    file: File,
+    path: PathBuf,
+    /// The header that the copy agrees with.
+    hash: u64,
+    next: Pgno,
+    /// What the copy is the image at, once it is complete.
+    pub(crate) cursor: Cursor,
+    /// Database size in pages there.
+    pub(crate) commit: u32,
+    /// Size of the pages.
+    pub(crate) page_size: PageSize,
+}
+
+/// How a slice ended.
+pub(crate) enum Sliced {
+    /// More pages wait.
+    More,
+    /// The copy is the image at its Cursor.
+    Done,
+    /// Begin anew: somebody wrote whom we did not see, or the database is busy.
+    Again,
+}
+
+impl Copying {
+    /// Begins: the Cursor of the image goes into `state`, so that commits from now on link to it. `None` where
+    /// the database is busy.
+    pub(crate) fn begin(db: &Db, base: &dyn BaseFile, state: &mut State) -> Result<Option<Copying>> {
+        let Some(header) = still(db, base)? else { return Ok(None) };
+        let begun = (|| {
+            let stat = Stat::of(db.path())?.ok_or_else(|| Error::State("the database is gone".into()))?;
+            let links = db.spool().links()?;
+            let known = links.newest_end().filter(|end| end.header == header.hash).map(|end| end.cursor);
+            let cursor = known.unwrap_or_else(|| Cursor::start(Salt(random().to_be_bytes())));
+            state.image = Some(cursor);
+            state.end = Some(End { cursor, commit: header.commit, change: 0, stat, header: header.hash });
+            db.spool().set_state(state)?;
+            let path = db.spool().temporary("copy");
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map_err(|e| Error::io("create", &path, e))?;
+            let Header { page_size, commit, hash, .. } = header;
+            Ok(Copying { file, path, hash, next: Pgno(1), cursor, commit, page_size })
+        })();
+        base.unlock(Lock::None).map_err(|e| Error::io("unlock", db.path(), e))?;
+        begun.map(Some)
+    }
+
+    /// Copies pages under SHARED for a short time.
+    pub(crate) fn slice(&mut self, db: &Db, base: &dyn BaseFile) -> Result<Sliced> {
+        let Some(header) = still(db, base)? else { return Ok(Sliced::More) };
+        let guard = db.begin_image(false);
+        let sliced = self.under_shared(db, base, &header);
+        base.unlock(Lock::None).map_err(|e| Error::io("unlock", db.path(), e))?;
+        drop(guard);
+        sliced
+    }
+
+    fn under_shared(&mut self, db: &Db, base: &dyn BaseFile, header: &Header) -> Result<Sliced> {
+        if header.hash != self.hash && !self.patch(db, header)? {
+            return Ok(Sliced::Again);
+        }
+        let began = Instant::now();
+        let mut page = vec![0u8; self.page_size.bytes()];
+        while self.next.0 <= self.commit {
+            if began.elapsed() > limits::SLICE || db.asked.load(std::sync::atomic::Ordering::Relaxed) {
+                return Ok(Sliced::More);
+            }
+            read_page(base, self.page_size, self.next, &mut page)?;
+            self.write(self.next, &page)?;
+            self.next = Pgno(self.next.0 + 1);
+        }
+        Ok(Sliced::Done)
+    }
+
+    /// Takes in the transactions that committed since the last slice; `false` where one is not known.
+    fn patch(&mut self, db: &Db, header: &Header) -> Result<bool> {
+        if header.page_size != self.page_size {
+            return Ok(false);
+        }
+        let start = Start::Stored { cursor: self.cursor, commit: self.commit, page_size: self.page_size };
+        let links = db.spool().links()?;
+        let known = links.newest_end().filter(|end| end.header == header.hash).map(|end| end.cursor);
+        let walked = reader::walk(start, reader::segments(db.spool())?, &links, None, db.wal())?;
+        let (Some(known), Some(Walk::Reached(pending))) = (known, walked) else { return Ok(false) };
+        if !pending.to.same_point(&known) {
+            return Ok(false);
+        }
+        let mut page = vec![0u8; self.page_size.bytes()];
+        for (pgno, place) in &pending.pages {
+            if !pending.read(*place, &mut page)? {
+                return Ok(false);
+            }
+            self.write(*pgno, &page)?;
+        }
+        self.cursor = pending.to;
+        self.commit = pending.commit;
+        self.hash = header.hash;
+        Ok(true)
+    }
+
+    fn write(&self, pgno: Pgno, page: &[u8]) -> Result<()> {
+        self.file.write_all_at(page, self.page_size.offset(pgno)).map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// The copy.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path); // what is left is swept at the next open
+    }
+}
+
+/// SHARED, granted, with nothing half-written below it; the header as it is then.
+fn still(db: &Db, base: &dyn BaseFile) -> Result<Option<Header>> {
+    let failed = |e| Error::io("lock", db.path(), e);
+    if !base.lock(Lock::Shared).map_err(failed)? {
+        return Ok(None);
+    }
+    match header(base) {
+        Ok(Some(header)) if !journal_is_hot(db.path()) => Ok(Some(header)),
+        other => {
+            base.unlock(Lock::None).map_err(failed)?;
+            other.map(|_| None)
+        }
+    }
+}
+
+/// A journal with something in it: a transaction that is being written, or one that has to be rolled back.
+pub(crate) fn journal_is_hot(database: &Path) -> bool {
+    let mut first = [0u8; 8];
+    let Ok(file) = File::open(journal_path(database)) else { return false };
+    file.read_exact_at(&mut first, 0).is_ok() && first != [0u8; 8]
+}

@@ -1,0 +1,290 @@
+//! A whole database read as SQLite's own reader would, by hand on a handle of the base VFS: SHARED, a read
+//! mark, pages by the wal-index, else from the file.
+//!
+//! No SQL connection of ours: none needs a key, runs the host's auto-extensions on our thread, or closes last
+//! past the Gate. Order of release: the mark, `xShmUnmap`, only then SHARED; the other order has cost committed rows.
+
+use crate::base::{BaseFile, Lock, Region};
+use crate::error::{Error, Result};
+use crate::page::{PageSize, Pgno};
+use crate::reader::open_wal;
+use crate::spool::{End, Stat, header_hash, random};
+use crate::wal::{Cursor, FRAME_HEADER_BYTES, Salt, frame_offset};
+use crate::walindex::{IndexHeader, READ0, READERS, backfill, mark_offset, pages_of, pgno_place, read_mark};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Tries to take a read mark before the image is left for later.
+const MARK_TRIES: usize = 16;
+/// A file written within this time may be written again without its time changing, in nanoseconds.
+const TICK: i64 = 10_000_000;
+
+/// How the pages of an image are protected while they are read.
+enum Guard {
+    /// SHARED and a read mark: slot, and the wal-index that it is in.
+    Mark(u8),
+    /// SHARED only: the database was closed, nobody has the wal-index.
+    Closed(Stat),
+}
+
+/// A committed state of a database, held still while it is read.
+pub struct Snapshot<'a> {
+    base: &'a dyn BaseFile,
+    guard: Guard,
+    wal: Option<File>,
+    frames: HashMap<Pgno, u32>,
+    /// Where it stands.
+    pub cursor: Cursor,
+    /// Database size in pages.
+    pub commit: u32,
+    /// Size of the pages.
+    pub page_size: PageSize,
+    /// Where no WAL holds anything: the file as it is, an End of its own.
+    pub end: Option<End>,
+}
+
+/// What a database's header says, read without a lock of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Header {
+    /// Size of the pages.
+    pub page_size: PageSize,
+    /// Database size in pages.
+    pub commit: u32,
+    /// Journal mode WAL.
+    pub wal: bool,
+    /// What rollback modes compare.
+    pub hash: u64,
+}
+
+/// Reads the header; `None` for a file without one (a new database).
+pub fn header(base: &dyn BaseFile) -> Result<Option<Header>> {
+    let mut raw = [0u8; 100];
+    match base.read_at(&mut raw, 0) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(Error::io("read", "the database", e)),
+    }
+    let page_size = PageSize::from_header([raw[16], raw[17]])?;
+    let commit = u32::from_be_bytes(raw[28..32].try_into().expect("four bytes of a longer array"));
+    let by_size = base.size().map_err(|e| Error::io("stat", "the database", e))? / u64::from(page_size.get());
+    let commit = if commit == 0 { by_size as u32 } else { commit };
+    Ok(Some(Header { page_size, commit, wal: raw[18] == 2 && raw[19] == 2, hash: header_hash(&raw) }))
+}
+
+impl<'a> Snapshot<'a> {
+    /// Holds a database in WAL mode still. `None` where it is busy: later.
+    pub fn begin(base: &'a dyn BaseFile, path: &Path, wal_path: &Path) -> Result<Option<Snapshot<'a>>> {
+        let failed = |e| Error::io("lock", path, e);
+        if !base.lock(Lock::Shared).map_err(failed)? {
+            return Ok(None);
+        }
+        let begun = Snapshot::under_shared(base, path, wal_path);
+        if !matches!(begun, Ok(Some(_))) {
+            let _ = base.unlock(Lock::None); // nothing to do about a lock that cannot be given back
+        }
+        begun
+    }
+
+    fn under_shared(base: &'a dyn BaseFile, path: &Path, wal_path: &Path) -> Result<Option<Snapshot<'a>>> {
+        let shm_is_there = std::fs::metadata(shm_path(path)).is_ok_and(|meta| meta.len() > 3);
+        if shm_is_there {
+            if let Some(region) = base.shm_map(0, false).map_err(|e| Error::io("map", path, e))? {
+                let marked = Snapshot::at_mark(base, path, wal_path, &region);
+                if !matches!(marked, Ok(Some(_))) {
+                    let _ = base.shm_unmap(); // nothing to do about it
+                }
+                return marked;
+            }
+        }
+        Snapshot::closed(base, path, wal_path)
+    }
+
+    /// As walTryBeginRead: a mark at mxFrame, or READ0 where the file holds everything.
+    fn at_mark(
+        base: &'a dyn BaseFile,
+        path: &Path,
+        wal_path: &Path,
+        region: &Arc<dyn Region>,
+    ) -> Result<Option<Snapshot<'a>>> {
+        let failed = |e| Error::io("lock", path, e);
+        for _ in 0..MARK_TRIES {
+            let Some(header) = IndexHeader::look(&**region) else { return Ok(None) };
+            let Some(reader) = choose_mark(base, &**region, header.mx_frame).map_err(failed)? else { continue };
+            base.shm_barrier();
+            let unmoved = reader == 0 || read_mark(&**region, reader) == header.mx_frame;
+            let complete = reader != 0 || backfill(&**region) == header.mx_frame;
+            if !unmoved || !complete || IndexHeader::look(&**region) != Some(header) {
+                base.shm_unlock(READ0 + reader, 1, false).map_err(failed)?;
+                continue;
+            }
+            let snapshot = Snapshot::of_header(base, path, wal_path, region, &header, reader);
+            if !matches!(snapshot, Ok(Some(_))) {
+                base.shm_unlock(READ0 + reader, 1, false).map_err(failed)?;
+            }
+            return snapshot;
+        }
+        Ok(None)
+    }
+
+    fn of_header(
+        base: &'a dyn BaseFile,
+        path: &Path,
+        wal_path: &Path,
+        region: &Arc<dyn Region>,
+        index: &IndexHeader,
+        reader: u8,
+    ) -> Result<Option<Snapshot<'a>>> {
+        let Some(file) = header(base)? else { return Ok(None) };
+        let stat = Stat::of(path)?.ok_or_else(|| Error::State(format!("{} is gone", path.display())))?;
+        let mut snapshot = Snapshot {
+            base,
+            guard: Guard::Mark(reader),
+            wal: None,
+            frames: HashMap::new(),
+            cursor: Cursor::start(Salt(random().to_be_bytes())),
+            commit: file.commit,
+            page_size: file.page_size,
+            end: None,
+        };
+        match index.cursor() {
+            Some(cursor) => {
+                snapshot.cursor = cursor;
+                snapshot.commit = index.pages;
+                snapshot.page_size = index.page_size.unwrap_or(file.page_size);
+            }
+            None => {
+                snapshot.end = Some(End {
+                    cursor: snapshot.cursor,
+                    commit: snapshot.commit,
+                    change: index.change,
+                    stat,
+                    header: file.hash,
+                });
+            }
+        }
+        if reader == 0 || index.mx_frame == 0 {
+            return Ok(Some(snapshot));
+        }
+        let Some((wal, wal_header)) = open_wal(wal_path)? else { return Ok(None) };
+        if wal_header.salt != index.salt {
+            return Ok(None);
+        }
+        let last_block = pgno_place(index.mx_frame).0;
+        let mut regions = vec![Some(Arc::clone(region))];
+        for block in 1..=last_block {
+            let Some(mapped) = base.shm_map(block, false).map_err(|e| Error::io("map", path, e))? else {
+                return Ok(None);
+            };
+            regions.push(Some(mapped));
+        }
+        for (index, pgno) in pages_of(&regions, 0, index.mx_frame).into_iter().enumerate() {
+            snapshot.frames.insert(pgno, index as u32 + 1);
+        }
+        snapshot.wal = Some(wal);
+        Ok(Some(snapshot))
+    }
+
+    /// Nobody has the wal-index: the file alone is the database, unless a WAL or a journal waits for recovery.
+    fn closed(base: &'a dyn BaseFile, path: &Path, wal_path: &Path) -> Result<Option<Snapshot<'a>>> {
+        let waits = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+        let Some(stat) = Stat::of(path)? else { return Ok(None) };
+        if waits(wal_path) || waits(&journal_path(path)) || recent(&stat) {
+            return Ok(None);
+        }
+        let Some(file) = header(base)? else { return Ok(None) };
+        let cursor = Cursor::start(Salt(random().to_be_bytes()));
+        let end = End { cursor, commit: file.commit, change: 0, stat, header: file.hash };
+        Ok(Some(Snapshot {
+            base,
+            guard: Guard::Closed(stat),
+            wal: None,
+            frames: HashMap::new(),
+            cursor,
+            commit: file.commit,
+            page_size: file.page_size,
+            end: Some(end),
+        }))
+    }
+
+    /// Reads one page as it is in this state; what lies beyond the file is zero.
+    pub fn read(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+        if let (Some(frame), Some(wal)) = (self.frames.get(&pgno), &self.wal) {
+            let at = frame_offset(self.page_size, *frame) + FRAME_HEADER_BYTES as u64;
+            return wal.read_exact_at(page, at).map_err(|e| Error::io("read", "-wal", e));
+        }
+        read_page(self.base, self.page_size, pgno, page)
+    }
+
+    /// After the last page: was it held still all the time?
+    pub fn held(&self, path: &Path) -> Result<bool> {
+        match self.guard {
+            Guard::Mark(_) => Ok(true),
+            Guard::Closed(stat) => Ok(Stat::of(path)? == Some(stat)),
+        }
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        // Errors while giving locks back have no remedy; the handle's close releases them too.
+        if let Guard::Mark(reader) = self.guard {
+            let _ = self.base.shm_unlock(READ0 + reader, 1, false);
+            let _ = self.base.shm_unmap();
+        }
+        let _ = self.base.unlock(Lock::None);
+    }
+}
+
+/// Reads a page of the database file; what lies beyond its end is zero.
+pub fn read_page(base: &dyn BaseFile, page_size: PageSize, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+    match base.read_at(page, page_size.offset(pgno)) {
+        Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(Error::io("read", "the database", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes a read lock: READ0 where everything is in the file, else a slot whose mark is (made) mxFrame.
+fn choose_mark(base: &dyn BaseFile, region: &dyn Region, mx_frame: u32) -> std::io::Result<Option<u8>> {
+    if backfill(region) == mx_frame && base.shm_lock(READ0, 1, false)? {
+        return Ok(Some(0));
+    }
+    if mx_frame == 0 {
+        return Ok(None);
+    }
+    for reader in 1..READERS {
+        if read_mark(region, reader) != mx_frame {
+            if !base.shm_lock(READ0 + reader, 1, true)? {
+                continue;
+            }
+            region.store_u32(mark_offset(reader), mx_frame);
+            base.shm_unlock(READ0 + reader, 1, true)?;
+        }
+        if base.shm_lock(READ0 + reader, 1, false)? {
+            return Ok(Some(reader));
+        }
+    }
+    Ok(None)
+}
+
+fn recent(stat: &Stat) -> bool {
+    let now = crate::clock::Time::now().0.saturating_mul(1_000_000);
+    (now - stat.modified).abs() < TICK
+}
+
+fn shm_path(database: &Path) -> std::path::PathBuf {
+    suffixed(database, "-shm")
+}
+
+/// The rollback journal of a database.
+pub fn journal_path(database: &Path) -> std::path::PathBuf {
+    suffixed(database, "-journal")
+}
+
+fn suffixed(database: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

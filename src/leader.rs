@@ -1,0 +1,76 @@
+//! Who replicates, and who restores: an fcntl lock on a file of the Spool, on a descriptor that is never closed.
+//!
+//! It vanishes with its process and is not inherited by fork. fcntl does not exclude threads: within a process
+//! there is one `Db` for a file, and its one worker (or a mutex) asks here.
+
+use crate::error::{Error, Result};
+use crate::spool::Spool;
+use rustix::fs::{FlockOperation, fcntl_lock};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+/// A lock file of one database in this process.
+pub struct Leadership {
+    name: &'static str,
+    kept: Mutex<Vec<Kept>>,
+}
+
+struct Kept {
+    path: PathBuf,
+    inode: u64,
+    file: File,
+}
+
+impl Leadership {
+    /// The lock on the Spool's file of this name.
+    pub fn of(name: &'static str) -> Leadership {
+        Leadership { name, kept: Mutex::default() }
+    }
+
+    /// Tries to become, or to stay, the Leader. Also right before each put: a backup that opened and closed the
+    /// file dropped the lock, a removed Spool has another inode.
+    pub fn hold(&self, spool: &Spool) -> Result<bool> {
+        let path = spool.path(self.name);
+        let mut kept = self.kept.lock().expect("no thread panics while it holds this");
+        let inode = std::fs::metadata(&path).map(|meta| meta.ino()).ok();
+        let known = kept.iter().position(|kept| kept.path == path && Some(kept.inode) == inode);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let file = File::options()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(0o600)
+                    .open(&path)
+                    .map_err(|e| Error::io("open", &path, e))?;
+                let inode = file.metadata().map_err(|e| Error::io("stat", &path, e))?.ino();
+                // Descriptors of earlier lock files stay open: closing one could drop a lock on it.
+                kept.push(Kept { path, inode, file });
+                kept.len() - 1
+            }
+        };
+        match fcntl_lock(&kept[index].file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                if known.is_none() {
+                    let _ = kept[index].file.write_all(format!("{}\n", std::process::id()).as_bytes()); // for people only
+                }
+                Ok(true)
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(false),
+            Err(e) => Err(Error::io("lock", spool.path(self.name), e.into())),
+        }
+    }
+
+    /// Lets another process lead.
+    pub fn resign(&self) {
+        let kept = self.kept.lock().expect("no thread panics while it holds this");
+        for kept in kept.iter() {
+            let _ = fcntl_lock(&kept.file, FlockOperation::NonBlockingUnlock); // a lock that is gone is what we want
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! What happens before the base VFS opens a database: a missing file is restored, a file that is there is held
+//! against its replica once.
+//!
+//! A restored database is complete and verified, or absent. An unreachable replica is never an empty database.
+
+use crate::base::Lock;
+use crate::capture;
+use crate::clock::Time;
+use crate::db::{Db, Replica, Target, lock};
+use crate::error::{Error, Result};
+use crate::leader::Leadership;
+use crate::leading::newest;
+use crate::limits;
+use crate::ltx::Txid;
+use crate::page::PageSize;
+use crate::plan::Target as Goal;
+use crate::reader::{self, Start, Walk};
+use crate::registry::Ask;
+use crate::restore::{self, Options, Restored};
+use crate::settings::{OnConflict, Restore};
+use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
+use crate::store::Store;
+use crate::uploader::{Encoded, Outgoing, Source, encode, needs_snapshot};
+use crate::wal::{Cursor, Salt};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::{Duration, Instant};
+
+/// Name of the marker that stands while an empty file is being filled.
+const FILLING: &str = "restoring";
+/// What a database begins with.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Time after which a restore is worth a line on stderr.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
+/// Bytes copied at a time into an empty file.
+const FILL_BYTES: usize = 1 << 20;
+
+/// Restores what is missing, and refuses what must not be opened.
+pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
+    let replica = db.replica().expect("only databases with a replica are prepared");
+    let filling = db.spool().path(FILLING).exists();
+    match Stat::of(db.path())? {
+        Some(stat) if stat.size > 0 && !filling => existing(db, replica),
+        _ if replica.settings.restore == Restore::Never => Ok(()),
+        _ => missing(db, replica, ask),
+    }
+}
+
+// ---- a file that is there ----
+
+/// It opens, also when the store is down; but where the store is beyond what this machine stored, it does not.
+fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
+    if db.looked.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let spool = db.spool();
+    let Some(state) = spool.state()? else { return Ok(()) };
+    let settings = &replica.settings;
+    if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
+        return Ok(());
+    }
+    // Another process leads: what the store has is its.
+    if !db.leadership.hold(spool)? {
+        return Ok(());
+    }
+    db.leadership.resign();
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
+    let beyond = match looked {
+        Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
+        Err(e) => {
+            log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
+            None
+        }
+    };
+    let waiting = Outgoing::found(spool)?.into_iter().map(|waiting| waiting.txid).max();
+    let Some(beyond) = beyond.filter(|beyond| waiting.is_none_or(|waiting| *beyond > waiting)) else { return Ok(()) };
+    match settings.on_conflict {
+        OnConflict::KeepLocal => Ok(()),
+        OnConflict::TakeReplica => {
+            set_aside(db.path(), "-conflict")?;
+            db.looked.store(false, Ordering::Relaxed);
+            restore_here(db, replica)
+        }
+        OnConflict::Fail => {
+            db.looked.store(false, Ordering::Relaxed);
+            Err(Error::Conflict(format!(
+                "the replica {} reaches {beyond}, but {} on this machine was stored up to {} only: another writer went on, or this file is an older copy; open it with on-conflict=keep-local (its content becomes the newest) or on-conflict=take-replica (the file is set aside and restored)",
+                settings.url,
+                db.path().display(),
+                state.txid
+            )))
+        }
+    }
+}
+
+// ---- a file that is missing, or empty ----
+
+fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
+    db.spool().create()?;
+    let timeout = replica.settings.open_timeout;
+    let _restoring = elect(&db.restoring, db.spool(), timeout)?;
+    let filling = db.spool().path(FILLING).exists();
+    let restored = match Stat::of(db.path())? {
+        Some(stat) if stat.size > 0 && !filling => return Ok(()),
+        Some(_) => fill(db, replica, ask),
+        None => restore_here(db, replica),
+    };
+    match restored {
+        Err(Error::NoBackup(_)) if replica.settings.restore != Restore::Required => Ok(()),
+        other => other,
+    }
+}
+
+/// One restores, the others wait as long as it advances.
+fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Duration) -> Result<Elected<'a>> {
+    let mut seen = None;
+    let mut moved = Instant::now();
+    loop {
+        let held = match who.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(held) = held {
+            if held.hold(spool)? {
+                return Ok(Elected(held));
+            }
+        }
+        let now = progress_of_others(spool);
+        if now != seen {
+            seen = now;
+            moved = Instant::now();
+        }
+        if moved.elapsed() > timeout {
+            return Err(Error::Timeout(format!(
+                "another process restores into {} and made no progress for {:.0} s",
+                spool.folder().display(),
+                timeout.as_secs_f64()
+            )));
+        }
+        std::thread::sleep(limits::SHORT);
+    }
+}
+
+/// Elected to restore; gives the lock back.
+struct Elected<'a>(std::sync::MutexGuard<'a, Leadership>);
+
+impl Drop for Elected<'_> {
+    fn drop(&mut self) {
+        self.0.resign();
+    }
+}
+
+fn progress_of_others(spool: &Spool) -> Option<(u64, i64)> {
+    let files = spool.files().ok()?;
+    let temporary = files.iter().filter(|(name, _)| name.contains("restore-"));
+    temporary
+        .filter_map(|(name, _)| std::fs::metadata(spool.path(name)).ok())
+        .map(|meta| (meta.blocks(), meta.mtime_nsec()))
+        .max()
+}
+
+/// Restores to the path of the database, where nothing stands.
+fn restore_here(db: &Db, replica: &Replica) -> Result<()> {
+    let store = replica.store(replica.settings.open_timeout)?;
+    store_leftovers(db, &store)?;
+    let (new, restored) = fetch(db, replica, &store)?;
+    let placed = (|| {
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let mut stale = db.path().as_os_str().to_owned();
+            stale.push(suffix);
+            set_aside(Path::new(&stale), "-stale")?;
+        }
+        remember(db, replica, &new, &restored)?;
+        renameat_with(CWD, &new, CWD, db.path(), RenameFlags::NOREPLACE)
+            .map_err(|e| Error::io("rename into place", db.path(), e.into()))?;
+        sync_folder(db.path().parent().unwrap_or(Path::new("/")))
+    })();
+    if placed.is_err() {
+        remove(&new)?;
+    }
+    db.looked.store(true, Ordering::Relaxed);
+    placed
+}
+
+/// Restores into a file of the Spool.
+fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBuf, Restored)> {
+    let settings = &replica.settings;
+    let new = db.spool().temporary("restore");
+    let began = Instant::now();
+    let moved = Mutex::new((0u64, Instant::now()));
+    let go_on = || {
+        let idle = lock(&moved).1.elapsed();
+        if idle > settings.open_timeout {
+            return Err(Error::Timeout(format!(
+                "restoring {} from {}: no progress for {:.0} s (open-timeout)",
+                db.path().display(),
+                settings.url,
+                settings.open_timeout.as_secs_f64()
+            )));
+        }
+        match settings.restore_timeout {
+            Some(limit) if began.elapsed() > limit => Err(Error::Timeout(format!(
+                "restoring {} from {} took longer than restore-timeout ({:.0} s)",
+                db.path().display(),
+                settings.url,
+                limit.as_secs_f64()
+            ))),
+            _ => Ok(()),
+        }
+    };
+    let said = std::sync::atomic::AtomicBool::new(false);
+    let progress = |progress: restore::Progress| {
+        let mut moved = lock(&moved);
+        if progress.written + progress.fetched != moved.0 {
+            *moved = (progress.written + progress.fetched, Instant::now());
+        }
+        if began.elapsed() > WORTH_A_LINE && !said.swap(true, Ordering::Relaxed) {
+            eprintln!(
+                "litestream: restoring {} from {} ({} MB)",
+                db.path().display(),
+                settings.url,
+                progress.total >> 20
+            );
+        }
+    };
+    let options = Options { progress: &progress, go_on: &go_on, ..Options::default() };
+    let restored = restore::run(store, Goal::Latest, &new, options)?;
+    if said.into_inner() {
+        eprintln!(
+            "litestream: restored {} to {} in {:.1} s",
+            db.path().display(),
+            restored.txid(),
+            began.elapsed().as_secs_f64()
+        );
+    }
+    Ok((new, restored))
+}
+
+/// `state` and an End with the file's stat, before it is in place: afterwards a foreign commit could hide in it.
+fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Result<()> {
+    let stat = Stat::of(file)?.ok_or_else(|| Error::State(format!("{} is gone", file.display())))?;
+    let mut header = [0u8; 100];
+    let read = File::open(file).and_then(|file| file.read_exact_at(&mut header, 0));
+    read.map_err(|e| Error::io("read", file, e))?;
+    let cursor = Cursor::start(Salt(random().to_be_bytes()));
+    let commit = restored.header.commit;
+    let number = db.spool().state()?.map_or(0, |state| state.number);
+    let end = End { cursor, commit, change: 0, stat, header: header_hash(&header) };
+    let mut state = State {
+        number,
+        writer: random(),
+        txid: restored.txid(),
+        cursor: Some(cursor),
+        commit,
+        page_size: restored.header.page_size.get(),
+        inode: stat.inode,
+        time: restored.timestamp(),
+        image: None,
+        end: Some(end),
+        replica: kept(&replica.settings.url.identity()).to_string(),
+    };
+    db.spool().set_state(&mut state)?;
+    db.spool().link(db.spool().links()?.newest(), &Link::End(end))?;
+    db.spool().sync()
+}
+
+/// What the Spool still holds of a database that is gone is stored first, or set aside and named.
+fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
+    let spool = db.spool();
+    let Some(mut state) = spool.state()? else { return set_segments_aside(spool) };
+    if !db.leadership.hold(spool)? {
+        return Ok(()); // a Leader with the deleted file still open stores what it has
+    }
+    for waiting in Outgoing::found(spool)? {
+        if waiting.txid == state.txid.next() {
+            waiting.put(store)?;
+            state.txid = waiting.txid;
+            state.cursor = Some(waiting.to);
+            state.commit = waiting.commit;
+            state.page_size = waiting.page_size.get();
+            state.time = waiting.time;
+            state.image = None;
+            spool.set_state(&mut state)?;
+        }
+        remove(&waiting.path)?;
+    }
+    if let (Some(cursor), Ok(page_size)) = (state.cursor, PageSize::new(state.page_size)) {
+        let start = Start::Stored { cursor, commit: state.commit, page_size };
+        store_tail(db, store, &mut state, start)?;
+    }
+    db.leadership.resign();
+    set_segments_aside(spool)
+}
+
+/// Segments, and the WAL that was left: all who wrote it are gone, so its chain is what SQLite would recover.
+fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result<()> {
+    let wal = reader::open_wal(db.wal())?.map(|(file, _)| file);
+    let chain = match wal {
+        Some(file) => capture::chain(&LeftWal(file), None)?,
+        None => None,
+    };
+    let target = chain.map(|end| Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size });
+    let segments = reader::segments(db.spool())?;
+    let walked = reader::walk(start, segments, &db.spool().links()?, target.as_ref(), db.wal())?;
+    let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
+    if pending.is_empty() || pending.more || needs_snapshot(&pending) {
+        return Ok(());
+    }
+    let time = Time::now().max(Time(state.time.0 + 1));
+    let encoded = encode(db.spool(), &pending, state.txid.next(), time, state.commit, &Source::Zeros)?;
+    if let Encoded::Done(outgoing) = encoded {
+        outgoing.put(store)?;
+        log::warn!(target: "litestream", "{}: {} held commits that were not stored yet; they are now, as {}",
+            db.path().display(), db.spool().folder().display(), outgoing.txid);
+        state.txid = outgoing.txid;
+        state.cursor = Some(outgoing.to);
+        db.spool().set_state(state)?;
+        for segment in &pending.segments {
+            remove(&segment.path)?;
+        }
+        remove(&outgoing.path)?;
+    }
+    Ok(())
+}
+
+fn set_segments_aside(spool: &Spool) -> Result<()> {
+    for path in spool.segments()? {
+        set_aside(&path, "-aside")?;
+    }
+    Ok(())
+}
+
+/// Renames what stands in the way, and says so where it holds something.
+fn set_aside(path: &Path, why: &str) -> Result<()> {
+    let Some(stat) = Stat::of(path)? else { return Ok(()) };
+    if stat.size == 0 {
+        return remove(path);
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!("{why}-{}", Time::now().0));
+    std::fs::rename(path, &aside).map_err(|e| Error::io("move aside", path, e))?;
+    log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), Path::new(&aside).display());
+    Ok(())
+}
+
+/// An empty file cannot be replaced (another process may have it open), so it is filled under EXCLUSIVE: all but
+/// its first 16 bytes, then those.
+fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
+    let store = replica.store(replica.settings.open_timeout)?;
+    let failed = |e| Error::io("lock", db.path(), e);
+    let base = ask.base.open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
+    if !base.lock(Lock::Shared).map_err(failed)? || !base.lock(Lock::Exclusive).map_err(failed)? {
+        return Err(Error::Busy(format!(
+            "{} is empty and in use, so it cannot be restored; close it elsewhere",
+            db.path().display()
+        )));
+    }
+    let marker = db.spool().path(FILLING);
+    let mut magic = [0u8; 16];
+    let begun = base.read_at(&mut magic, 0).is_ok() && &magic == MAGIC;
+    if begun {
+        // Filled by one who died before saying so; whether anybody wrote since is not known, so nothing is claimed.
+        return remove(&marker);
+    }
+    let (new, restored) = fetch(db, replica, &store)?;
+    let filled = (|| {
+        let io = |what| move |e| Error::io(what, db.path(), e);
+        std::fs::write(&marker, restored.txid().to_string())
+            .and_then(|()| File::open(&marker)?.sync_all())
+            .map_err(|e| Error::io("write", &marker, e))?;
+        db.spool().sync()?;
+        let mut from = File::open(&new).map_err(|e| Error::io("open", &new, e))?;
+        let mut first = [0u8; 16];
+        from.read_exact(&mut first).map_err(|e| Error::io("read", &new, e))?;
+        let mut at = first.len() as u64;
+        let mut buf = vec![0u8; FILL_BYTES];
+        loop {
+            let n = from.read(&mut buf).map_err(|e| Error::io("read", &new, e))?;
+            if n == 0 {
+                break;
+            }
+            base.write_at(&buf[..n], at).map_err(io("write"))?;
+            at += n as u64;
+        }
+        base.sync().map_err(io("sync"))?;
+        base.write_at(&first, 0).map_err(io("write"))?;
+        base.sync().map_err(io("sync"))?;
+        remember(db, replica, db.path(), &restored)?;
+        remove(&marker)
+    })();
+    remove(&new)?;
+    base.unlock(Lock::None).map_err(failed)?;
+    db.looked.store(true, Ordering::Relaxed);
+    filled
+}
+
+/// A WAL whose database is gone.
+struct LeftWal(File);
+
+impl crate::base::ReadAt for LeftWal {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}

@@ -1,0 +1,340 @@
+//! From a Cursor to the newest commit: Segments by cover, lives by Begin, then the WAL itself, merged into
+//! Pending (page → newest copy). Contents are read only when an LTX file is encoded, so memory stays flat.
+//!
+//! Trusts nothing but the wal-index for what is committed, and the chain of checksums for what it reads.
+
+use crate::db::Target;
+use crate::error::{Error, Result};
+use crate::page::{PageSize, Pgno};
+use crate::spool::{Links, Segment, Spool};
+use crate::wal::{
+    Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salt, WalHeader, frame_checksum, frame_offset,
+};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Segments that one LTX file is made of at most: each holds a descriptor.
+pub const SEGMENTS_A_FILE: usize = 128;
+/// Entries collected before older copies of the same page are dropped.
+const FOLD_ENTRIES: usize = 1 << 20;
+/// Bytes of the WAL read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Where the newest copy of a page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A frame of the WAL.
+    Wal(u32),
+    /// A page of the Segment with this number in the list.
+    Segment(u16, u32),
+    /// Named by a Segment without contents: read from the database.
+    Database,
+}
+
+/// The frames of the WAL that belong to Pending.
+pub struct WalPart {
+    file: File,
+    /// Their life.
+    pub salt: Salt,
+    /// Frames before them.
+    pub from: u32,
+    /// Frames up to their last.
+    pub to: u32,
+}
+
+/// What is committed and not in an LTX file.
+pub struct Pending {
+    /// Where it starts.
+    pub from: Cursor,
+    /// Where it ends: a commit.
+    pub to: Cursor,
+    /// Database size in pages there.
+    pub commit: u32,
+    /// Size of the pages.
+    pub page_size: PageSize,
+    /// The newest copy of each page, ascending.
+    pub pages: Vec<(Pgno, Place)>,
+    /// What it was taken from, in order.
+    pub segments: Vec<Segment>,
+    /// The part that is still in the WAL.
+    pub wal: Option<WalPart>,
+    /// More Segments follow than one file takes.
+    pub more: bool,
+    order: Vec<(Pgno, u32, Place)>,
+}
+
+/// Where a walk along the lives ended.
+pub enum Walk {
+    /// Everything up to the newest commit that could be proven.
+    Reached(Pending),
+    /// The WAL was reset while it was read: the same walk now finds Segments.
+    Torn,
+}
+
+impl Pending {
+    fn new(from: Cursor, page_size: PageSize, commit: u32) -> Pending {
+        Pending {
+            from,
+            to: from,
+            commit,
+            page_size,
+            pages: Vec::new(),
+            segments: Vec::new(),
+            wal: None,
+            more: false,
+            order: Vec::new(),
+        }
+    }
+
+    /// True where nothing was committed since `from`.
+    pub fn is_empty(&self) -> bool {
+        self.to == self.from && self.segments.is_empty()
+    }
+
+    /// Reads one page's newest copy; `false` for one that only the database has.
+    pub fn read(&self, place: Place, page: &mut [u8]) -> Result<bool> {
+        match place {
+            Place::Database => Ok(false),
+            Place::Segment(segment, slot) => {
+                self.segments[usize::from(segment)].read(slot as usize, page)?;
+                Ok(true)
+            }
+            Place::Wal(frame) => {
+                let wal = self.wal.as_ref().expect("a frame's place comes with its WAL");
+                let at = frame_offset(self.page_size, frame) + FRAME_HEADER_BYTES as u64;
+                wal.file.read_exact_at(page, at).map_err(|e| Error::io("read", "-wal", e))?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// After contents were read: is the WAL still the life that they were read from?
+    pub fn still_whole(&self) -> bool {
+        self.wal.as_ref().is_none_or(|wal| header_of(&wal.file).is_some_and(|header| header.salt == wal.salt))
+    }
+
+    /// Makes everything that this was taken from durable here, before any of it may be in the store.
+    pub fn make_durable(&self, spool: &Spool) -> Result<()> {
+        for segment in &self.segments {
+            segment.sync()?;
+        }
+        if !self.segments.is_empty() {
+            spool.sync()?;
+        }
+        if let Some(wal) = &self.wal {
+            wal.file.sync_data().map_err(|e| Error::io("sync", "-wal", e))?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, pgno: Pgno, place: Place) {
+        let age = self.order.len() as u32;
+        self.order.push((pgno, age, place));
+        if self.order.len() >= FOLD_ENTRIES.max(2 * self.pages.len()) {
+            self.fold();
+        }
+    }
+
+    /// Keeps the newest copy of each page.
+    fn fold(&mut self) {
+        let mut order = std::mem::take(&mut self.order);
+        order.sort_by_key(|(pgno, age, _)| (*pgno, *age));
+        let mut newest: Vec<(Pgno, Place)> = Vec::with_capacity(self.pages.len() + order.len());
+        let mut old = std::mem::take(&mut self.pages).into_iter().peekable();
+        let mut fresh = order.into_iter().peekable();
+        while let Some((pgno, _, mut place)) = fresh.next() {
+            while let Some(&(next, _, newer)) = fresh.peek().filter(|(next, _, _)| *next == pgno) {
+                debug_assert_eq!(next, pgno);
+                place = newer;
+                fresh.next();
+            }
+            while let Some(&(before, kept)) = old.peek().filter(|(before, _)| *before < pgno) {
+                newest.push((before, kept));
+                old.next();
+            }
+            old.next_if(|(same, _)| *same == pgno);
+            newest.push((pgno, place));
+        }
+        newest.extend(old);
+        self.pages = newest;
+    }
+
+    fn finish(&mut self) {
+        self.fold();
+        let (commit, lock) = (self.commit, self.page_size.lock_page());
+        self.pages.retain(|(pgno, _)| pgno.0 <= commit && *pgno != lock);
+    }
+}
+
+/// What a walk starts from.
+#[derive(Debug, Clone, Copy)]
+pub enum Start {
+    /// What the store has.
+    Stored {
+        /// Its end.
+        cursor: Cursor,
+        /// Database size in pages there.
+        commit: u32,
+        /// Size of the pages.
+        page_size: PageSize,
+    },
+    /// Nothing: a Segment that holds every page is the first image.
+    Whole,
+}
+
+/// Opens the Segments of a Spool, verified; torn ones (a power loss) are left out, and named.
+pub fn segments(spool: &Spool) -> Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for path in spool.segments()? {
+        if segments.len() >= 4 * SEGMENTS_A_FILE {
+            break;
+        }
+        match Segment::open(&path).and_then(|segment| segment.verify().map(|()| segment)) {
+            Ok(segment) => segments.push(segment),
+            Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
+            Err(e) => log::warn!(target: "litestream", "{e}; it is passed over"),
+        }
+    }
+    Ok(segments)
+}
+
+/// Walks from `start` to the newest commit: `target` where the wal-index names one. `None` where nothing
+/// can start there (no whole Segment).
+pub fn walk(
+    start: Start,
+    mut available: Vec<Segment>,
+    links: &Links,
+    target: Option<&Target>,
+    wal_path: &Path,
+) -> Result<Option<Walk>> {
+    let mut pending = match start {
+        Start::Stored { cursor, commit, page_size } => Pending::new(cursor, page_size, commit),
+        Start::Whole => {
+            let Some(index) = available.iter().rposition(|segment| segment.is_whole() && segment.head.unlinked) else {
+                return Ok(None);
+            };
+            let segment = available.swap_remove(index);
+            let mut pending = Pending::new(segment.head.from, segment.head.page_size, 0);
+            take(&mut pending, segment);
+            pending
+        }
+    };
+    // Where the last life ended: a step into one of which nothing is taken yet is no progress.
+    let mut ended = pending.to;
+    loop {
+        if pending.to.frame > 0 {
+            ended = pending.to;
+        }
+        if pending.segments.len() >= SEGMENTS_A_FILE {
+            pending.more = true;
+            break;
+        }
+        let at = pending.to;
+        let next = available.iter().position(|segment| segment.covers(&at) && !segment.head.unlinked).or_else(|| {
+            available.iter().position(|segment| {
+                segment.head.from.frame == 0 && segment.head.follows.is_some_and(|follows| follows.same_point(&at))
+            })
+        });
+        if let Some(index) = next {
+            let segment = available.swap_remove(index);
+            take(&mut pending, segment);
+            continue;
+        }
+        match open_wal(wal_path)? {
+            Some((file, header)) if header.salt == at.salt => {
+                let Some(target) = target.filter(|target| target.cursor.salt == at.salt) else { break };
+                if target.cursor.frame <= at.frame {
+                    break;
+                }
+                if !read_wal(&mut pending, file, &header, target)? {
+                    return Ok(Some(Walk::Torn));
+                }
+                break;
+            }
+            _ => {}
+        }
+        match links.after(&at) {
+            Some(salt) if salt != at.salt => pending.to = Cursor::start(salt),
+            _ => break,
+        }
+    }
+    if pending.to.frame == 0 {
+        pending.to = ended;
+    }
+    pending.finish();
+    Ok(Some(Walk::Reached(pending)))
+}
+
+fn take(pending: &mut Pending, segment: Segment) {
+    let number = pending.segments.len() as u16;
+    for (slot, pgno) in segment.pages.iter().enumerate() {
+        let place = if segment.head.without_contents { Place::Database } else { Place::Segment(number, slot as u32) };
+        pending.add(*pgno, place);
+    }
+    pending.to = segment.head.to;
+    pending.commit = segment.head.commit;
+    pending.page_size = segment.head.page_size;
+    pending.segments.push(segment);
+}
+
+/// Adds the frames up to `target`, verified along their chain; `false` where it breaks (a reset).
+fn read_wal(pending: &mut Pending, file: File, header: &WalHeader, target: &Target) -> Result<bool> {
+    let from = pending.to.frame;
+    let mut checksum = if from == 0 { header.checksum } else { pending.to.checksum };
+    let frame_bytes = FRAME_HEADER_BYTES + header.page_size.bytes();
+    let mut buf = vec![0u8; frame_bytes * (READ_BYTES / frame_bytes).max(1)];
+    let mut frame = from;
+    while frame < target.cursor.frame {
+        let count = (buf.len() / frame_bytes).min((target.cursor.frame - frame) as usize);
+        let chunk = &mut buf[..count * frame_bytes];
+        if file.read_exact_at(chunk, frame_offset(header.page_size, frame + 1)).is_err() {
+            return Ok(false);
+        }
+        for raw in chunk.chunks_exact(frame_bytes) {
+            let head = FrameHeader::decode(raw);
+            checksum = frame_checksum(header.big_endian, checksum, raw);
+            if head.salt != header.salt || head.checksum != checksum {
+                return Ok(false);
+            }
+            frame += 1;
+            pending.add(head.pgno, Place::Wal(frame));
+        }
+    }
+    if checksum != target.cursor.checksum {
+        return Ok(false);
+    }
+    pending.to = target.cursor;
+    pending.commit = target.commit;
+    pending.page_size = header.page_size;
+    pending.wal = Some(WalPart { file, salt: header.salt, from, to: frame });
+    Ok(true)
+}
+
+/// Opens the `-wal` (it carries no locks) and reads its header; `None` where there is none.
+pub fn open_wal(path: &Path) -> Result<Option<(File, WalHeader)>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("open", path, e)),
+    };
+    // A deleted WAL keeps its inode: what was opened must still be what stands there.
+    let same = match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => open.ino() == named.ino(),
+        _ => false,
+    };
+    Ok(header_of(&file).filter(|_| same).map(|header| (file, header)))
+}
+
+fn header_of(file: &File) -> Option<WalHeader> {
+    let mut raw = [0u8; HEADER_BYTES];
+    file.read_exact_at(&mut raw, 0).ok()?;
+    WalHeader::decode(&raw)
+}
+
+/// The `-wal` of a database.
+pub fn wal_path(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    PathBuf::from(name)
+}

@@ -1,0 +1,236 @@
+//! Restore: a database rebuilt from its replica into a file of the caller's choice.
+//!
+//! Lists, plans, fetches in parallel, decodes and proves every planned file, and writes the newest copy of each
+//! page. What comes back is complete, verified and durable, or an error and no file. Names, renames, locks and
+//! what stood there before are the caller's.
+
+mod claims;
+mod piece;
+mod source;
+mod team;
+
+use crate::clock::Time;
+use crate::error::{Error, Result};
+use crate::limits::{MAX_RESTORE_THREADS, RESTORE_PLANS, RESTORE_THREADS};
+use crate::ltx::{Header, Level, Txid};
+use crate::plan::{self, Gap, Plan, Target};
+use crate::store::{FileInfo, Store};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Bytes that a file of a listing counts as progress.
+const LISTED_FILE: u64 = 200;
+
+/// How a restore goes about its work.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Threads, the caller's own among them; each needs about 6 MiB.
+    pub parallelism: usize,
+    /// A time outside of what the replica covers is an error instead of its nearest state.
+    pub bounded: bool,
+    /// Told after every write, by whichever thread wrote.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+    /// Asked between requests: an error ends the restore with it (a deadline, a person who gave up).
+    pub go_on: &'a (dyn Fn() -> Result<()> + Sync),
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { parallelism: RESTORE_THREADS, bounded: false, progress: &|_| {}, go_on: &|| Ok(()) }
+    }
+}
+
+impl Options<'_> {
+    fn threads(&self) -> usize {
+        self.parallelism.clamp(1, MAX_RESTORE_THREADS)
+    }
+}
+
+/// How far a restore is. `written` begins anew where the restore does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the database that have been written.
+    pub written: u64,
+    /// Bytes that the database will have.
+    pub total: u64,
+    /// Bytes fetched from the store; before the first file it grows with the answers of the listing.
+    pub fetched: u64,
+}
+
+/// What a restore made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Header of the newest file: Txid, size in pages, page size, time and place in the WAL.
+    pub header: Header,
+    /// Files that were applied.
+    pub files: usize,
+    /// Bytes that were fetched.
+    pub bytes: u64,
+    /// Only for a time: older than asked for, because files between are missing.
+    pub gap: Option<Gap>,
+}
+
+impl Restored {
+    /// The transaction that the database is at.
+    pub fn txid(&self) -> Txid {
+        self.header.span.max
+    }
+
+    /// When that transaction was captured.
+    pub fn timestamp(&self) -> Time {
+        self.header.timestamp
+    }
+}
+
+/// Restores into `out`, a path where nothing stands. Where it fails it leaves nothing there.
+///
+/// Every page but the lock page (zeros) is written and the file is durable; its folder is not. While it works, the
+/// file has its full length early, and its blocks and its mtime change with each write.
+pub fn run(store: &Store, target: Target, out: &Path, options: Options<'_>) -> Result<Restored> {
+    let plan = prepare(store, target, options)?;
+    carry_out(store, target, plan, out, options)
+}
+
+/// [`run`] by a plan that was just made; where one of its files is gone, a new plan is.
+pub fn carry_out(store: &Store, target: Target, mut plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(out);
+    let file = file.map_err(|e| Error::io("create", out, e))?;
+    let mut left = RESTORE_PLANS;
+    let result = loop {
+        match fill(store, &plan, &file, out, options) {
+            Err(Failure::Vanished(_)) if left > 1 => left -= 1,
+            Err(Failure::Vanished(text)) => {
+                break Err(Error::Gap(format!("listed but not there, {RESTORE_PLANS} times: {text}")));
+            }
+            Err(Failure::Other(e)) => break Err(e),
+            Ok(restored) => break Ok(restored),
+        }
+        match prepare(store, target, options) {
+            Ok(next) => plan = next,
+            Err(e) => break Err(e),
+        }
+    };
+    if result.is_err() {
+        // The error that made the restore fail says more than one about a temporary file.
+        let _ = std::fs::remove_file(out);
+    }
+    result
+}
+
+/// Every file of a replica. With exact creation times where the target is a time, which may cost a request each.
+pub fn list(store: &Store, target: Target, options: Options<'_>) -> Result<Vec<FileInfo>> {
+    let levels: Vec<Level> = Level::all().collect();
+    let heard = AtomicU64::new(0);
+    let hear = |answers: usize| {
+        let fetched = heard.fetch_add(LISTED_FILE * (1 + answers as u64), Ordering::Relaxed);
+        (options.progress)(Progress { fetched, ..Progress::default() });
+    };
+    let listed = in_parallel(&levels, options, |&level| store.list(level).inspect(|files| hear(files.len())))?;
+    let files: Vec<FileInfo> = listed.into_iter().flatten().collect();
+    if !matches!(target, Target::Time(_)) {
+        return Ok(files);
+    }
+    let created = in_parallel(&files, options, |file| match store.created(file).inspect(|_| hear(1)) {
+        // Deleted since it was listed.
+        Err(Error::NoBackup(_)) => Ok(None),
+        other => other.map(Some),
+    })?;
+    let exact = files.into_iter().zip(created);
+    Ok(exact.filter_map(|(file, created)| Some(FileInfo { listed: created?, ..file })).collect())
+}
+
+/// Lists and plans.
+pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Plan> {
+    let files = list(store, target, options)?;
+    if let (Target::Time(time), true) = (target, options.bounded) {
+        match plan::bounds(&files) {
+            None => return Err(Error::Usage("no backups found".into())),
+            Some((oldest, newest)) if time < oldest || time > newest => {
+                return Err(Error::Usage(format!(
+                    "timestamp does not exist: the replica covers {} to {}",
+                    oldest.rfc3339(),
+                    newest.rfc3339()
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    plan::plan(&files, target)
+}
+
+/// Why a plan was not carried out.
+enum Failure {
+    /// A planned file is gone: another plan may do.
+    Vanished(String),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        match e {
+            Error::NoBackup(text) => Failure::Vanished(text),
+            other => Failure::Other(other),
+        }
+    }
+}
+
+fn fill(
+    store: &Store,
+    plan: &Plan,
+    file: &File,
+    path: &Path,
+    options: Options<'_>,
+) -> std::result::Result<Restored, Failure> {
+    let newest_first: Vec<FileInfo> = plan.files.iter().rev().cloned().collect();
+    let header = source::header(store, &newest_first[0])?;
+    let size = u64::from(header.commit) * u64::from(header.page_size.get());
+    let sized = file.set_len(0).and_then(|()| file.set_len(size));
+    sized.map_err(|e| Error::io("extend", path, e))?;
+    let bytes = team::run(store, &newest_first, header, file, path, options)?;
+    file.sync_all().map_err(|e| Error::io("sync", path, e))?;
+    Ok(Restored { header, files: plan.files.len(), bytes, gap: plan.gap })
+}
+
+/// Runs `job` over all items on the caller's thread and others, and gives the results in order.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    options: Options<'_>,
+    job: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(items.len()));
+    let work = || loop {
+        let i = next.fetch_add(1, Ordering::Relaxed);
+        let Some(item) = items.get(i) else { return Ok(()) };
+        let result =
+            (options.go_on)().and_then(|()| job(item)).inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
+        lock(&done).push((i, result));
+    };
+    with_threads(options.threads().min(items.len()), &work)?;
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_by_key(|(i, _)| *i);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Runs `work` on this thread and on `threads - 1` others and waits for all of them. The first error counts.
+fn with_threads(threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
+    std::thread::scope(|scope| {
+        // Where the system gives no more threads, fewer do the same work.
+        let spawn = |n| std::thread::Builder::new().name(format!("restore-{n}")).spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).map_while(spawn).collect();
+        let mut result = work();
+        for other in others {
+            let theirs = other.join().unwrap_or_else(|_| Err(Error::State("a thread of the restore panicked".into())));
+            result = result.and(theirs);
+        }
+        result
+    })
+}
+
+/// A lock whose holder cannot leave half-made state behind, also if it panicked.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

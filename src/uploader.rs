@@ -1,0 +1,256 @@
+//! One LTX file: encoded into the Spool, made durable there, put create-only, then gone from the Spool.
+//!
+//! The Spool knows every byte that the store may hold, also after a power loss: a file is put again, by the same
+//! bytes, until the store has it. `state` moves only after that; the worker writes it.
+
+use crate::base::BaseFile;
+use crate::clock::Time;
+use crate::error::{Error, Result};
+use crate::image::{Snapshot, read_page};
+use crate::limits::SINGLE_PUT;
+use crate::ltx::{Decoder, Encoder, Header, Level, Span, Txid};
+use crate::page::{PageSize, Pgno};
+use crate::reader::{Pending, Place};
+use crate::spool::{Spool, remove, rename};
+use crate::store::{Body, Put, Store};
+use crate::wal::{Cursor, FRAME_HEADER_BYTES, HEADER_BYTES, Salt};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Buffer between the encoder and the file.
+const ENCODE_BUFFER: usize = 256 << 10;
+/// Pages between two looks at whether somebody needs the database.
+const PAGES_A_LOOK: usize = 64;
+
+/// A file that waits to be stored.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Its number.
+    pub txid: Txid,
+    /// Its header's time.
+    pub time: Time,
+    /// What it reaches.
+    pub to: Cursor,
+    /// Database size in pages there.
+    pub commit: u32,
+    /// Size of the pages.
+    pub page_size: PageSize,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Outgoing {
+    /// Where it goes: the first image of a replica is a snapshot, everything else is raw.
+    pub fn level(&self) -> Level {
+        if self.txid == Txid(1) { Level::SNAPSHOT } else { Level::RAW }
+    }
+
+    /// Puts it, create-only.
+    pub fn put(&self, store: &Store) -> Result<Put> {
+        let body = if self.size <= SINGLE_PUT {
+            Body::Bytes(std::fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?.into())
+        } else {
+            Body::File(&self.path)
+        };
+        store.put(self.level(), Span::one(self.txid), self.time, body)
+    }
+
+    /// Takes up a file that an earlier Leader left; torn ones (a power loss before they could be put) are deleted.
+    pub fn found(spool: &Spool) -> Result<Vec<Outgoing>> {
+        let mut found = Vec::new();
+        for path in spool.waiting()? {
+            let checked = File::open(&path)
+                .map_err(|e| Error::io("open", &path, e))
+                .and_then(|file| Decoder::new(BufReader::new(file)))
+                .and_then(|mut decoder| {
+                    decoder.finish()?;
+                    Ok(*decoder.header())
+                });
+            match checked {
+                Ok(header) => {
+                    let Some(to) = reach(&path) else { continue };
+                    let size = std::fs::metadata(&path).map_err(|e| Error::io("stat", &path, e))?.len();
+                    let Header { page_size, commit, timestamp: time, .. } = header;
+                    found.push(Outgoing { txid: header.span.max, time, to, commit, page_size, path, size });
+                }
+                Err(Error::Corrupt(reason)) => {
+                    log::warn!(target: "litestream", "{} was torn and is written anew: {reason}", path.display());
+                    remove(&path)?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        found.sort_by_key(|outgoing| outgoing.txid);
+        Ok(found)
+    }
+}
+
+/// Where pages come from that are neither in the WAL nor in a Segment.
+pub enum Source<'a> {
+    /// The file as it is: pages that no transaction wrote (free pages of a growth).
+    File(&'a dyn BaseFile),
+    /// A state that is held still.
+    Snapshot(&'a Snapshot<'a>),
+    /// A copy in the Spool.
+    Copy(&'a File),
+    /// Nothing: the database is gone, and pages that no transaction wrote were zero.
+    Zeros,
+}
+
+impl Source<'_> {
+    fn read(&self, page_size: PageSize, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+        match self {
+            Source::File(base) => read_page(*base, page_size, pgno, page),
+            Source::Snapshot(snapshot) => snapshot.read(pgno, page),
+            Source::Zeros => {
+                page.fill(0);
+                Ok(())
+            }
+            Source::Copy(file) => {
+                use std::os::unix::fs::FileExt;
+                file.read_exact_at(page, page_size.offset(pgno)).map_err(|e| Error::io("read", "the copy", e))
+            }
+        }
+    }
+}
+
+/// Why an encode ended without a file.
+pub enum Encoded {
+    /// Written, durable, under its name.
+    Done(Outgoing),
+    /// The WAL was reset meanwhile: walk again.
+    Torn,
+    /// Somebody needs the database: later.
+    Cancelled,
+}
+
+/// Encodes what is pending as one L0 file. `before` is the database size of the file before it.
+pub fn encode(
+    spool: &Spool,
+    pending: &Pending,
+    txid: Txid,
+    time: Time,
+    before: u32,
+    source: &Source<'_>,
+) -> Result<Encoded> {
+    let (offset, size, salt) = wal_place(pending);
+    let header = Header::new(pending.page_size, pending.commit, Span::one(txid), time).with_wal(offset, size, salt);
+    let lock = pending.page_size.lock_page();
+    let mut grown = (before + 1..=pending.commit).map(Pgno).filter(|pgno| *pgno != lock).peekable();
+    let new = spool.temporary("ltx");
+    let mut out = start(&new, &header)?;
+    let mut page = vec![0u8; pending.page_size.bytes()];
+    let mut written = || -> Result<()> {
+        for (pgno, place) in &pending.pages {
+            while let Some(missing) = grown.next_if(|missing| missing < pgno) {
+                source.read(pending.page_size, missing, &mut page)?;
+                out.page(missing, &page)?;
+            }
+            grown.next_if_eq(pgno);
+            if !pending.read(*place, &mut page)? {
+                source.read(pending.page_size, *pgno, &mut page)?;
+            }
+            out.page(*pgno, &page)?;
+        }
+        for missing in grown.by_ref() {
+            source.read(pending.page_size, missing, &mut page)?;
+            out.page(missing, &page)?;
+        }
+        Ok(())
+    };
+    let written = written();
+    if !pending.still_whole() {
+        remove(&new)?;
+        return Ok(Encoded::Torn);
+    }
+    if let Err(e) = written {
+        remove(&new)?;
+        return Err(e);
+    }
+    finish(spool, out, &new, &header, pending.to)
+}
+
+/// Encodes a whole database as one file. `stop` is asked now and then; progress goes to `seen` in pages.
+pub fn encode_image(
+    spool: &Spool,
+    txid: Txid,
+    time: Time,
+    (page_size, commit, at): (PageSize, u32, Cursor),
+    source: &Source<'_>,
+    mut stop: impl FnMut(u32) -> bool,
+) -> Result<Encoded> {
+    let header =
+        Header::new(page_size, commit, Span::one(txid), time).with_wal(HEADER_BYTES as u64, 0, Salt::default());
+    let new = spool.temporary("ltx");
+    let mut out = start(&new, &header)?;
+    let mut page = vec![0u8; page_size.bytes()];
+    for pgno in (1..=commit).map(Pgno).filter(|pgno| *pgno != page_size.lock_page()) {
+        if pgno.0 as usize % PAGES_A_LOOK == 0 && stop(pgno.0) {
+            remove(&new)?;
+            return Ok(Encoded::Cancelled);
+        }
+        if let Err(e) = source.read(page_size, pgno, &mut page).and_then(|()| out.page(pgno, &page)) {
+            remove(&new)?;
+            return Err(e);
+        }
+    }
+    finish(spool, out, &new, &header, at)
+}
+
+fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
+    let file = File::options().write(true).create_new(true).open(path).map_err(|e| Error::io("create", path, e))?;
+    Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header)
+}
+
+fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Header, to: Cursor) -> Result<Encoded> {
+    let Header { page_size, commit, timestamp: time, .. } = *header;
+    let txid = header.span.max;
+    let path = spool.path(&name(txid, &to));
+    let finished = (|| {
+        let (mut writer, size) = out.finish()?;
+        writer.flush().map_err(|e| Error::io("write", new, e))?;
+        writer.get_ref().sync_data().map_err(|e| Error::io("sync", new, e))?;
+        rename(new, &path)?;
+        spool.sync()?;
+        Ok(size)
+    })();
+    match finished {
+        Ok(size) => Ok(Encoded::Done(Outgoing { txid, time, to, commit, page_size, path, size })),
+        Err(e) => {
+            remove(new)?;
+            Err(e)
+        }
+    }
+}
+
+/// A waiting file's name says what it reaches: `TXID_SALT_FRAME_CHECKSUM.ltx`.
+fn name(txid: Txid, to: &Cursor) -> String {
+    format!("{txid}_{}_{:08x}_{:08x}{:08x}.ltx", to.salt, to.frame, to.checksum[0], to.checksum[1])
+}
+
+fn reach(path: &Path) -> Option<Cursor> {
+    let mut parts = path.file_name()?.to_str()?.strip_suffix(".ltx")?.split('_').skip(1);
+    let salt = Salt(u64::from_str_radix(parts.next()?, 16).ok()?.to_be_bytes());
+    let frame = u32::from_str_radix(parts.next()?, 16).ok()?;
+    let sum = u64::from_str_radix(parts.next()?, 16).ok()?;
+    Some(Cursor { salt, frame, checksum: [(sum >> 32) as u32, sum as u32] })
+}
+
+/// What the header says of the WAL: Litestream goes on from there where it takes over.
+fn wal_place(pending: &Pending) -> (u64, u64, Salt) {
+    match &pending.wal {
+        Some(wal) => {
+            let frame = (FRAME_HEADER_BYTES + pending.page_size.bytes()) as u64;
+            (HEADER_BYTES as u64 + u64::from(wal.from) * frame, u64::from(wal.to - wal.from) * frame, wal.salt)
+        }
+        None => (HEADER_BYTES as u64, 0, Salt::default()),
+    }
+}
+
+/// True where a page's contents were not kept: they have to come from a state that is held still.
+pub fn needs_snapshot(pending: &Pending) -> bool {
+    pending.pages.iter().any(|(_, place)| *place == Place::Database)
+}

@@ -1,0 +1,202 @@
+//! The thread of a `Db` while it has work: waits, looks, and as the Leader makes one L0 file per sync interval
+//! with changes.
+//!
+//! The channel only wakes: after draining it, and at each beat, the worker looks at the wal-index itself. What
+//! is in its memory counts for nobody; what was committed is found again from Spool and WAL.
+
+use crate::clock::Time;
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::leading::Leading;
+use crate::limits;
+use crate::report::Phase;
+use crossbeam_channel::{RecvTimeoutError, select};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Everything that a look found is stored.
+    Stored,
+    /// More is waiting already.
+    More,
+    /// Another process leads.
+    Following,
+    /// Nothing can be done before this has passed.
+    Later(Duration),
+}
+
+/// Runs until there is no connection and nothing to store. A panic ends replication, not the application.
+pub(crate) fn run(db: &Arc<Db>) {
+    if catch_unwind(AssertUnwindSafe(|| Worker::new(db).work())).is_err() {
+        let what = "a fault in the replication thread; restart the process, and report this".to_string();
+        db.report.phase(Phase::Failed(what.clone()));
+        db.report.fail(u64::MAX, &Error::State(what));
+    }
+}
+
+struct Worker<'a> {
+    db: &'a Arc<Db>,
+    interval: Duration,
+    beat: Duration,
+    leading: Option<Leading<'a>>,
+    failures: u32,
+    oldest: Option<Time>,
+    woken: bool,
+}
+
+impl<'a> Worker<'a> {
+    fn new(db: &'a Arc<Db>) -> Worker<'a> {
+        let interval = db.replica().map_or(limits::BEAT.1, |replica| replica.settings.sync_interval);
+        let beat = interval.clamp(limits::BEAT.0, limits::BEAT.1);
+        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true }
+    }
+
+    fn work(&mut self) {
+        loop {
+            let ticket = self.db.report.asked();
+            let began = Instant::now();
+            self.drain();
+            let turn = self.turn(ticket);
+            let pause = match turn {
+                Ok(Turn::More) => continue,
+                Ok(Turn::Stored) => {
+                    self.failures = 0;
+                    self.oldest = None;
+                    self.db.report.oldest(None);
+                    self.db.report.error(None);
+                    self.db.report.phase(Phase::Replicating);
+                    self.db.report.done(ticket);
+                    if self.end(false) {
+                        return;
+                    }
+                    None
+                }
+                Ok(Turn::Following) => {
+                    if self.db.connections() == 0 && self.end(false) {
+                        return;
+                    }
+                    None
+                }
+                Ok(Turn::Later(pause)) => Some(pause),
+                Err(e) => Some(self.failed(ticket, &e)),
+            };
+            self.wait(began, pause);
+        }
+    }
+
+    /// Takes what the channel holds: only the time of the oldest counts, for the lag that people see.
+    fn drain(&mut self) {
+        for txn in self.db.txns().try_iter().take(limits::CHANNEL_TXNS) {
+            self.woken = true;
+            self.oldest = Some(self.oldest.map_or(txn.time, |oldest| oldest.min(txn.time)));
+        }
+        self.db.report.oldest(self.oldest);
+    }
+
+    fn turn(&mut self, ticket: u64) -> Result<Turn> {
+        let awaited = self.db.report.is_awaited();
+        if self.leading.is_none() {
+            if !self.db.spool().exists() {
+                self.db.spool().create()?;
+            }
+            if !Leading::may_compete(self.db) {
+                return self.follow(ticket, awaited);
+            }
+            if !self.db.leadership.hold(self.db.spool())? {
+                self.db.report.phase(Phase::Following);
+                return self.follow(ticket, awaited);
+            }
+            self.leading = Some(Leading::take_over(self.db)?);
+            self.woken = true;
+        }
+        let leading = self.leading.as_mut().expect("set above, or returned");
+        let turn = leading.turn(self.woken || awaited);
+        match turn {
+            Ok(Turn::Following) => self.leading = None,
+            Ok(Turn::Stored) => self.woken = false,
+            _ => {}
+        }
+        turn
+    }
+
+    /// Another process replicates: what it stored is in `state`.
+    fn follow(&mut self, ticket: u64, awaited: bool) -> Result<Turn> {
+        if let Some(state) = self.db.spool().state()? {
+            self.db.report.stored(state.txid, state.cursor, true);
+            if awaited && Leading::all_is_stored(self.db, &state)? {
+                self.db.report.done(ticket);
+            }
+            if self.oldest.is_some() && Leading::all_is_stored(self.db, &state)? {
+                self.oldest = None;
+            }
+        }
+        Ok(if awaited { Turn::Later(limits::FOLLOWER_LOOK) } else { Turn::Following })
+    }
+
+    /// The store or the disk refused: how long to wait before the next try.
+    fn failed(&mut self, ticket: u64, e: &Error) -> Duration {
+        self.db.report.error(Some(e));
+        match e {
+            Error::Conflict(what) => {
+                self.db.report.phase(Phase::Diverged(what.clone()));
+                self.db.report.fail(ticket, e);
+                return limits::DIVERGED_LOOK;
+            }
+            _ => self.db.report.phase(Phase::Retrying),
+        }
+        self.failures = self.failures.saturating_add(1);
+        let (first, last) = limits::BACKOFF;
+        let pause = first.saturating_mul(1 << (self.failures - 1).min(16)).min(last);
+        // Between half and all of it, so that many processes do not come back at once.
+        let jitter = (crate::spool::random() % 1000) as f64 / 2000.0;
+        pause.mul_f64(0.5 + jitter)
+    }
+
+    /// Ends the thread where nothing is left to do.
+    fn end(&mut self, forced: bool) -> bool {
+        if self.db.connections() > 0 && !forced {
+            return false;
+        }
+        if !self.db.may_end(forced) {
+            return false;
+        }
+        if self.leading.take().is_some() {
+            self.db.leadership.resign();
+        }
+        true
+    }
+
+    /// Waits for something to do. After a commit nothing more of the channel is taken until the interval has
+    /// passed: a commit then costs no wake-up.
+    fn wait(&mut self, began: Instant, pause: Option<Duration>) {
+        let calls = &self.db.calls.1;
+        if let Some(pause) = pause {
+            // A call ends the wait early, once: somebody asks for a sync, or a connection closed.
+            match calls.recv_timeout(pause) {
+                Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            self.woken = true;
+            return;
+        }
+        if !self.db.report.is_awaited() {
+            select! {
+                recv(self.db.txns()) -> txn => if let Ok(txn) = txn {
+                    self.woken = true;
+                    self.oldest = Some(self.oldest.map_or(txn.time, |oldest| oldest.min(txn.time)));
+                    self.db.report.oldest(self.oldest);
+                },
+                recv(calls) -> _ => return,
+                default(self.beat) => {}
+            }
+        }
+        let due = began + self.interval;
+        if !self.db.report.is_awaited() && self.oldest.is_some() && due > Instant::now() {
+            match calls.recv_deadline(due) {
+                Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+    }
+}
