@@ -266,8 +266,8 @@ class Bench:
                 output = process.stdout.read().decode(errors="replace")
                 _, status, usage = os.wait4(process.pid, 0)
                 process.returncode = os.waitstatus_to_exitcode(status)
-                if process.returncode:
-                    figure["variants"][name] = dict(error=output.strip()[-300:])
+                if process.returncode or not target.exists():
+                    figure["variants"][name] = dict(error=output.strip()[-300:] or "it restored nothing")
                     continue
                 with open(target, "rb+") as file:
                     os.fsync(file.fileno())
@@ -277,7 +277,7 @@ class Bench:
         for name, results in rows.items():
             if results:
                 ratios = [r["seconds"] / c["seconds"] for r, c in zip(results, rows["cp"])]
-                figure["variants"][name] = dict(seconds=statistics.median(r["seconds"] for r in results),
+                figure["variants"][name] = dict(figure["variants"].get(name, {}), seconds=statistics.median(r["seconds"] for r in results),
                                                 ratio=statistics.median(ratios), peak_kb=max(r["peak_kb"] for r in results))
         for path in FOLDER.joinpath("run").glob("large*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

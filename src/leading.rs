@@ -207,8 +207,7 @@ impl<'a> Leading<'a> {
         pending.make_durable(self.db.spool())?;
         let guard = self.db.begin_image(true);
         let (time, txid) = (self.next_time(), self.state.txid.next());
-        let encoded =
-            encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
+        let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
         drop(guard);
         self.take(encoded, &mut pending)
@@ -297,8 +296,8 @@ impl<'a> Leading<'a> {
     fn prove(&mut self, look: &Look, links: &Links, stat: Option<Stat>, to: &Cursor) -> Result<Proof> {
         match look {
             Look::Commits(target) => {
-                let reached = to.same_point(&target.cursor)
-                    || (to.salt == target.cursor.salt && to.frame >= target.cursor.frame);
+                let reached =
+                    to.same_point(&target.cursor) || (to.salt == target.cursor.salt && to.frame >= target.cursor.frame);
                 Ok(if reached { Proof::Whole } else { Proof::Lost("the WAL was reset or written unseen".into()) })
             }
             Look::Empty => {
@@ -501,4 +500,3 @@ impl crate::base::ReadAt for WalFile {
         Ok(self.0.metadata()?.len())
     }
 }
-

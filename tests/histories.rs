@@ -6,6 +6,7 @@
 
 mod support;
 
+use litestream_engine::ltx::Level;
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
@@ -100,12 +101,19 @@ impl History {
         let size = 512u64 << self.dice.below(8);
         let mode = ["WAL", "WAL", "WAL", "DELETE", "TRUNCATE", "PERSIST"][self.dice.below(6) as usize];
         let vacuum = self.dice.below(3);
-        self.note(format!("page_size {size} {mode} auto_vacuum {vacuum} interval {} exclusive {}", self.interval, self.exclusive));
+        self.note(format!(
+            "page_size {size} {mode} auto_vacuum {vacuum} interval {} exclusive {}",
+            self.interval, self.exclusive
+        ));
         let at = self.connect();
         let connection = &self.open[at];
         connection.execute_batch(&format!("PRAGMA page_size={size}; PRAGMA auto_vacuum={vacuum};")).unwrap();
         connection.query_row(&format!("PRAGMA journal_mode={mode}"), [], |_| Ok(())).unwrap();
-        connection.execute_batch("CREATE TABLE mark(n); INSERT INTO mark VALUES(0); CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)").unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE mark(n); INSERT INTO mark VALUES(0); CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)",
+            )
+            .unwrap();
         self.remember(at);
     }
 
@@ -114,7 +122,8 @@ impl History {
     }
 
     fn story(&self) -> String {
-        let files = std::process::Command::new("ls").args(["-laR", "--time-style=full-iso"]).arg(self.folder.path()).output();
+        let files =
+            std::process::Command::new("ls").args(["-laR", "--time-style=full-iso"]).arg(self.folder.path()).output();
         format!(
             "seed {}\n{}\n{}",
             self.seed,
@@ -151,12 +160,16 @@ impl History {
                 _ => format!("INSERT OR REPLACE INTO t VALUES({id}, randomblob({bytes}));"),
             };
         }
-        self.open[at].execute_batch(&format!("BEGIN IMMEDIATE; {sql}")).unwrap_or_else(|e| panic!("{e}: {}", self.story()));
+        self.open[at]
+            .execute_batch(&format!("BEGIN IMMEDIATE; {sql}"))
+            .unwrap_or_else(|e| panic!("{e}: {}", self.story()));
         if self.dice.below(8) == 0 {
             self.open[at].execute_batch("ROLLBACK").unwrap();
             self.note(format!("rollback on {at}"));
         } else {
-            self.open[at].execute_batch("UPDATE mark SET n = n + 1; COMMIT").unwrap_or_else(|e| panic!("{e}: {}", self.story()));
+            self.open[at]
+                .execute_batch("UPDATE mark SET n = n + 1; COMMIT")
+                .unwrap_or_else(|e| panic!("{e}: {}", self.story()));
             self.remember(at);
             self.note(format!("commit {} on {at}", self.mark));
         }
@@ -189,7 +202,8 @@ impl History {
             8 if self.dice.below(4) == 0 => self.lose_and_restore(at),
             9 if self.open.len() == 1 && !self.exclusive => {
                 let mode = ["WAL", "DELETE"][self.dice.below(2) as usize];
-                let is: String = self.open[at].query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0)).unwrap();
+                let is: String =
+                    self.open[at].query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0)).unwrap();
                 self.note(format!("journal_mode {mode}: {is}"));
             }
             10 => std::thread::sleep(std::time::Duration::from_millis(self.dice.below(30))),
@@ -207,7 +221,8 @@ impl History {
         let out = self.folder.path().join("restored.db");
         let url = ReplicaUrl::parse(&self.replica().display().to_string()).unwrap();
         let store = Store::open(&url, &|_| None, &Io::new()).unwrap();
-        restore::run(&store, Target::Latest, &out, Options::default()).unwrap_or_else(|e| panic!("{e}: {}", self.story()));
+        restore::run(&store, Target::Latest, &out, Options::default())
+            .unwrap_or_else(|e| panic!("{e}: {}", self.story()));
         let bytes = std::fs::read(&out).unwrap();
         std::fs::remove_file(out).unwrap();
         bytes
@@ -301,9 +316,11 @@ impl History {
     }
 }
 
+/// LTX files in the replica.
 fn litestream_files(replica: &Path) -> usize {
-    let levels = std::fs::read_dir(replica.join("ltx"));
-    levels.map(|levels| levels.flatten().map(|level| std::fs::read_dir(level.path()).map(Iterator::count).unwrap_or(0)).sum()).unwrap_or(0)
+    let url = ReplicaUrl::parse(&replica.display().to_string()).unwrap();
+    let store = Store::open(&url, &|_| None, &Io::new()).unwrap();
+    Level::all().map(|level| store.list(level).unwrap().len()).sum()
 }
 
 /// Files beyond the first that carry every page of a database with more pages than a transaction touches.
