@@ -27,9 +27,9 @@ impl Time {
 
     /// Parses RFC 3339 with any offset; finer than a millisecond is rounded down.
     pub fn parse(text: &str) -> Result<Time> {
-        DateTime::parse_from_rfc3339(text)
-            .map(|time| Time(time.timestamp_millis()))
-            .map_err(|e| Error::Usage(format!("`{text}` is not a time in RFC 3339, for example 2026-11-20T14:30:53Z: {e}")))
+        DateTime::parse_from_rfc3339(text).map(|time| Time(time.timestamp_millis())).map_err(|e| {
+            Error::Usage(format!("`{text}` is not a time in RFC 3339, for example 2026-11-20T14:30:53Z: {e}"))
+        })
     }
 
     /// Seconds from `earlier` to this, never negative.

@@ -305,7 +305,11 @@ impl Conn {
             Ok(Some(end)) => {
                 self.chain = Some(end);
                 self.db.set_closing(Some((end.cursor, end.commit, 0)));
-                self.db.set_exclusive(Some(Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size }));
+                self.db.set_exclusive(Some(Target {
+                    cursor: end.cursor,
+                    commit: end.commit,
+                    page_size: end.page_size,
+                }));
                 self.db.hand_over(end.cursor, end.commit);
             }
             Ok(None) => {}
@@ -341,8 +345,7 @@ impl Conn {
             return Ok(());
         }
         let follows = if from.frame == 0 { links.begin_of(from.salt) } else { None };
-        let stretch =
-            Stretch { from, to: end.cursor, follows, page_size: end.page_size, commit: end.commit };
+        let stretch = Stretch { from, to: end.cursor, follows, page_size: end.page_size, commit: end.commit };
         let room = self.db.room(u64::from(end.commit) * u64::from(end.page_size.get()));
         let bytes = capture::save(spool, &stretch, &self.regions, wal, room)?;
         self.db.saved(bytes);

@@ -39,6 +39,7 @@ pub mod uploader;
 // life
 pub mod conn;
 pub mod db;
+mod finding;
 mod leading;
 mod opening;
 pub mod registry;

@@ -18,7 +18,7 @@ use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
 use crate::restore::{self, Options, Restored};
 use crate::settings::{OnConflict, Restore};
-use crate::spool::{End, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
+use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
 use crate::store::Store;
 use crate::uploader::{Encoded, Outgoing, Source, encode, needs_snapshot};
 use crate::wal::{Cursor, Salt};
@@ -90,7 +90,9 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
             db.looked.store(false, Ordering::Relaxed);
             Err(Error::Conflict(format!(
                 "the replica {} reaches {beyond}, but {} on this machine was stored up to {} only: another writer went on, or this file is an older copy; open it with on-conflict=keep-local (its content becomes the newest) or on-conflict=take-replica (the file is set aside and restored)",
-                settings.url, db.path().display(), state.txid
+                settings.url,
+                db.path().display(),
+                state.txid
             )))
         }
     }
@@ -115,11 +117,7 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
 }
 
 /// One restores, the others wait as long as it advances.
-fn elect<'a>(
-    who: &'a Mutex<Leadership>,
-    spool: &Spool,
-    timeout: Duration,
-) -> Result<Elected<'a>> {
+fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Duration) -> Result<Elected<'a>> {
     let mut seen = None;
     let mut moved = Instant::now();
     loop {
@@ -201,13 +199,17 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
         if idle > settings.open_timeout {
             return Err(Error::Timeout(format!(
                 "restoring {} from {}: no progress for {:.0} s (open-timeout)",
-                db.path().display(), settings.url, settings.open_timeout.as_secs_f64()
+                db.path().display(),
+                settings.url,
+                settings.open_timeout.as_secs_f64()
             )));
         }
         match settings.restore_timeout {
             Some(limit) if began.elapsed() > limit => Err(Error::Timeout(format!(
                 "restoring {} from {} took longer than restore-timeout ({:.0} s)",
-                db.path().display(), settings.url, limit.as_secs_f64()
+                db.path().display(),
+                settings.url,
+                limit.as_secs_f64()
             ))),
             _ => Ok(()),
         }
@@ -221,7 +223,9 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
         if began.elapsed() > WORTH_A_LINE && !said.swap(true, Ordering::Relaxed) {
             eprintln!(
                 "litestream: restoring {} from {} ({} MB)",
-                db.path().display(), settings.url, progress.total >> 20
+                db.path().display(),
+                settings.url,
+                progress.total >> 20
             );
         }
     };
@@ -230,7 +234,9 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
     if said.into_inner() {
         eprintln!(
             "litestream: restored {} to {} in {:.1} s",
-            db.path().display(), restored.txid(), began.elapsed().as_secs_f64()
+            db.path().display(),
+            restored.txid(),
+            began.elapsed().as_secs_f64()
         );
     }
     Ok((new, restored))
@@ -245,6 +251,7 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
     let cursor = Cursor::start(Salt(random().to_be_bytes()));
     let commit = restored.header.commit;
     let number = db.spool().state()?.map_or(0, |state| state.number);
+    let end = End { cursor, commit, change: 0, stat, header: header_hash(&header) };
     let mut state = State {
         number,
         writer: random(),
@@ -255,10 +262,11 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
         inode: stat.inode,
         time: restored.timestamp(),
         image: None,
-        end: Some(End { cursor, commit, change: 0, stat, header: header_hash(&header) }),
+        end: Some(end),
         replica: kept(&replica.settings.url.identity()).to_string(),
     };
     db.spool().set_state(&mut state)?;
+    db.spool().link(db.spool().links()?.newest(), &Link::End(end))?;
     db.spool().sync()
 }
 
@@ -348,7 +356,10 @@ fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let failed = |e| Error::io("lock", db.path(), e);
     let base = ask.base.open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
     if !base.lock(Lock::Shared).map_err(failed)? || !base.lock(Lock::Exclusive).map_err(failed)? {
-        return Err(Error::Busy(format!("{} is empty and in use, so it cannot be restored; close it elsewhere", db.path().display())));
+        return Err(Error::Busy(format!(
+            "{} is empty and in use, so it cannot be restored; close it elsewhere",
+            db.path().display()
+        )));
     }
     let marker = db.spool().path(FILLING);
     let mut magic = [0u8; 16];

@@ -269,8 +269,7 @@ pub fn walk(
 fn take(pending: &mut Pending, segment: Segment) {
     let number = pending.segments.len() as u16;
     for (slot, pgno) in segment.pages.iter().enumerate() {
-        let place =
-            if segment.head.without_contents { Place::Database } else { Place::Segment(number, slot as u32) };
+        let place = if segment.head.without_contents { Place::Database } else { Place::Segment(number, slot as u32) };
         pending.add(*pgno, place);
     }
     pending.to = segment.head.to;

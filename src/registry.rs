@@ -133,7 +133,9 @@ impl Registry {
             if owner != ask.path {
                 return Err(Error::Usage(format!(
                     "the replica {} is in use by {}: {} needs a replica of its own",
-                    settings.url, owner.display(), ask.path.display()
+                    settings.url,
+                    owner.display(),
+                    ask.path.display()
                 )));
             }
         }
@@ -145,7 +147,9 @@ impl Registry {
             if let Some(replica) = db.replica().filter(|_| db.connections() > 0) {
                 return Err(Error::Usage(format!(
                     "{} is replicated to {} by this process: close it before it is given the replica {}",
-                    ask.path.display(), replica.settings.url, settings.url
+                    ask.path.display(),
+                    replica.settings.url,
+                    settings.url
                 )));
             }
             known.replicas.retain(|_, owner| owner != ask.path);

@@ -121,8 +121,7 @@ impl Rollback {
         let published = (|| {
             let spool = db.spool();
             spool.publish(&prepared.head, &prepared.path)?;
-            let stat = Stat::of(db.path())?
-                .ok_or_else(|| Error::State(format!("{} is gone", db.path().display())))?;
+            let stat = Stat::of(db.path())?.ok_or_else(|| Error::State(format!("{} is gone", db.path().display())))?;
             let Prepared { head, header, change, .. } = prepared;
             let end = End { cursor: head.to, commit: head.commit, change, stat, header };
             spool.link(spool.links()?.newest(), &Link::End(end))?;
@@ -153,7 +152,8 @@ impl Rollback {
             let (state, links) = (db.spool().state()?, db.spool().links()?);
             let own = state.and_then(|state| state.end);
             let proven = |end: &End| end.header == hash || (end.header == 0 && Some(end.stat) == stat);
-            let end = links.newest_end().copied().filter(|end| proven(end)).or_else(|| own.filter(|end| proven(end)));
+            // An image's or a restore's own End first: an older one may name the same content by another Cursor.
+            let end = own.filter(|end| proven(end)).or_else(|| links.newest_end().copied().filter(|end| proven(end)));
             Ok(end.map_or(Tip::Unproven, |end| Tip::Proven(end.cursor)))
         })();
         looked.unwrap_or(Tip::Unproven)
@@ -241,4 +241,3 @@ fn header(database: &dyn ReadAt) -> Option<[u8; HEADER_BYTES]> {
     database.read_at(&mut header, 0).ok()?;
     Some(header)
 }
-

@@ -125,7 +125,8 @@ impl Settings {
         if named.value.eq_ignore_ascii_case("off") {
             return Ok(Choice::Off);
         }
-        let filled = template::fill(&named.value, path).map_err(|problem| Error::Usage(format!("{}: {problem}", named.name)))?;
+        let filled =
+            template::fill(&named.value, path).map_err(|problem| Error::Usage(format!("{}: {problem}", named.name)))?;
         let extra: Vec<(String, String)> = params.iter().filter(|(key, _)| store_key(key).is_some()).cloned().collect();
         let url = ReplicaUrl::parse_with(&filled.text, &extra)?;
         let origin = match (named.in_uri, filled.has_placeholder) {

@@ -137,8 +137,7 @@ pub fn encode(
     source: &Source<'_>,
 ) -> Result<Encoded> {
     let (offset, size, salt) = wal_place(pending);
-    let header =
-        Header::new(pending.page_size, pending.commit, Span::one(txid), time).with_wal(offset, size, salt);
+    let header = Header::new(pending.page_size, pending.commit, Span::one(txid), time).with_wal(offset, size, salt);
     let lock = pending.page_size.lock_page();
     let mut grown = (before + 1..=pending.commit).map(Pgno).filter(|pgno| *pgno != lock).peekable();
     let new = spool.temporary("ltx");
@@ -183,8 +182,8 @@ pub fn encode_image(
     source: &Source<'_>,
     mut stop: impl FnMut(u32) -> bool,
 ) -> Result<Encoded> {
-    let header = Header::new(page_size, commit, Span::one(txid), time)
-        .with_wal(HEADER_BYTES as u64, 0, Salt::default());
+    let header =
+        Header::new(page_size, commit, Span::one(txid), time).with_wal(HEADER_BYTES as u64, 0, Salt::default());
     let new = spool.temporary("ltx");
     let mut out = start(&new, &header)?;
     let mut page = vec![0u8; page_size.bytes()];
@@ -202,21 +201,11 @@ pub fn encode_image(
 }
 
 fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(|e| Error::io("create", path, e))?;
+    let file = File::options().write(true).create_new(true).open(path).map_err(|e| Error::io("create", path, e))?;
     Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header)
 }
 
-fn finish(
-    spool: &Spool,
-    out: Encoder<BufWriter<File>>,
-    new: &Path,
-    header: &Header,
-    to: Cursor,
-) -> Result<Encoded> {
+fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Header, to: Cursor) -> Result<Encoded> {
     let Header { page_size, commit, timestamp: time, .. } = *header;
     let txid = header.span.max;
     let path = spool.path(&name(txid, &to));

@@ -102,7 +102,11 @@ impl<'a> Worker<'a> {
             if !self.db.spool().exists() {
                 self.db.spool().create()?;
             }
-            if !Leading::may_compete(self.db) || !self.db.leadership.hold(self.db.spool())? {
+            if !Leading::may_compete(self.db) {
+                return self.follow(ticket, awaited);
+            }
+            if !self.db.leadership.hold(self.db.spool())? {
+                self.db.report.phase(Phase::Following);
                 return self.follow(ticket, awaited);
             }
             self.leading = Some(Leading::take_over(self.db)?);
@@ -120,7 +124,6 @@ impl<'a> Worker<'a> {
 
     /// Another process replicates: what it stored is in `state`.
     fn follow(&mut self, ticket: u64, awaited: bool) -> Result<Turn> {
-        self.db.report.phase(Phase::Following);
         if let Some(state) = self.db.spool().state()? {
             self.db.report.stored(state.txid, state.cursor, true);
             if awaited && Leading::all_is_stored(self.db, &state)? {

@@ -2,6 +2,8 @@
 //!
 //! `tests/golden/*/manifest.json` names files, their times, and for each target what Litestream answered.
 
+#![allow(clippy::unwrap_used)] // a test that panics has failed
+
 use litestream_engine::clock::Time;
 use litestream_engine::error::Error;
 use litestream_engine::ltx::{Decoder, Encoder, Header, Span, Txid, checksum, merge};

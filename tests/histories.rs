@@ -6,6 +6,7 @@
 
 mod support;
 
+use litestream_engine::ltx::Level;
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
@@ -100,12 +101,19 @@ impl History {
         let size = 512u64 << self.dice.below(8);
         let mode = ["WAL", "WAL", "WAL", "DELETE", "TRUNCATE", "PERSIST"][self.dice.below(6) as usize];
         let vacuum = self.dice.below(3);
-        self.note(format!("page_size {size} {mode} auto_vacuum {vacuum} interval {} exclusive {}", self.interval, self.exclusive));
+        self.note(format!(
+            "page_size {size} {mode} auto_vacuum {vacuum} interval {} exclusive {}",
+            self.interval, self.exclusive
+        ));
         let at = self.connect();
         let connection = &self.open[at];
         connection.execute_batch(&format!("PRAGMA page_size={size}; PRAGMA auto_vacuum={vacuum};")).unwrap();
         connection.query_row(&format!("PRAGMA journal_mode={mode}"), [], |_| Ok(())).unwrap();
-        connection.execute_batch("CREATE TABLE mark(n); INSERT INTO mark VALUES(0); CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)").unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE mark(n); INSERT INTO mark VALUES(0); CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)",
+            )
+            .unwrap();
         self.remember(at);
     }
 
@@ -114,7 +122,8 @@ impl History {
     }
 
     fn story(&self) -> String {
-        let files = std::process::Command::new("ls").args(["-laR", "--time-style=full-iso"]).arg(self.folder.path()).output();
+        let files =
+            std::process::Command::new("ls").args(["-laR", "--time-style=full-iso"]).arg(self.folder.path()).output();
         format!(
             "seed {}\n{}\n{}",
             self.seed,
@@ -151,12 +160,16 @@ impl History {
                 _ => format!("INSERT OR REPLACE INTO t VALUES({id}, randomblob({bytes}));"),
             };
         }
-        self.open[at].execute_batch(&format!("BEGIN IMMEDIATE; {sql}")).unwrap_or_else(|e| panic!("{e}: {}", self.story()));
+        self.open[at]
+            .execute_batch(&format!("BEGIN IMMEDIATE; {sql}"))
+            .unwrap_or_else(|e| panic!("{e}: {}", self.story()));
         if self.dice.below(8) == 0 {
             self.open[at].execute_batch("ROLLBACK").unwrap();
             self.note(format!("rollback on {at}"));
         } else {
-            self.open[at].execute_batch("UPDATE mark SET n = n + 1; COMMIT").unwrap_or_else(|e| panic!("{e}: {}", self.story()));
+            self.open[at]
+                .execute_batch("UPDATE mark SET n = n + 1; COMMIT")
+                .unwrap_or_else(|e| panic!("{e}: {}", self.story()));
             self.remember(at);
             self.note(format!("commit {} on {at}", self.mark));
         }
@@ -189,7 +202,8 @@ impl History {
             8 if self.dice.below(4) == 0 => self.lose_and_restore(at),
             9 if self.open.len() == 1 && !self.exclusive => {
                 let mode = ["WAL", "DELETE"][self.dice.below(2) as usize];
-                let is: String = self.open[at].query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0)).unwrap();
+                let is: String =
+                    self.open[at].query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0)).unwrap();
                 self.note(format!("journal_mode {mode}: {is}"));
             }
             10 => std::thread::sleep(std::time::Duration::from_millis(self.dice.below(30))),
@@ -207,22 +221,33 @@ impl History {
         let out = self.folder.path().join("restored.db");
         let url = ReplicaUrl::parse(&self.replica().display().to_string()).unwrap();
         let store = Store::open(&url, &|_| None, &Io::new()).unwrap();
-        restore::run(&store, Target::Latest, &out, Options::default()).unwrap_or_else(|e| panic!("{e}: {}", self.story()));
+        restore::run(&store, Target::Latest, &out, Options::default())
+            .unwrap_or_else(|e| panic!("{e}: {}", self.story()));
         let bytes = std::fs::read(&out).unwrap();
         std::fs::remove_file(out).unwrap();
         bytes
     }
 
-    /// The database as a reader of this connection sees it, page for page.
-    fn image(&mut self, at: usize) -> Vec<u8> {
-        let story = self.story();
-        self.open[at].serialize("main").unwrap_or_else(|e| panic!("{e}: {story}")).to_vec()
+    /// The database as a new reader sees it, page for page. (Not by a connection that wrote: its cache holds free
+    /// pages as it left them, which SQLite never writes.) `None` in exclusive locking mode.
+    fn image(&mut self) -> Option<Vec<u8>> {
+        if self.exclusive {
+            return None;
+        }
+        let uri = format!("file:{}?vfs=unix&mode=ro", self.path().display());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let mut reader = Connection::open_with_flags(uri, flags).unwrap();
+        let image = reader.serialize("main").unwrap_or_else(|e| panic!("{e}: {}", self.story())).to_vec();
+        Some(image)
     }
 
     fn sync_and_compare(&mut self, at: usize) {
         self.sync(at);
-        let image = self.image(at);
         let restored = self.restored();
+        let Some(image) = self.image() else {
+            let (mark, rows) = Self::digest(&self.open[at]);
+            return assert_eq!(self.read(restored), Some((mark, rows)), "{}", self.story());
+        };
         if image != restored {
             let size = u16::from_be_bytes([image[16], image[17]]).max(1) as usize;
             let size = if size == 1 { 65536 } else { size };
@@ -241,20 +266,26 @@ impl History {
             return;
         }
         let bytes = self.restored();
-        let path = self.folder.path().join("prefix.db");
-        std::fs::write(&path, bytes).unwrap();
-        let connection = Connection::open(&path).unwrap();
-        let has_mark: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name='t'", [], |row| row.get(0)).unwrap();
-        if has_mark == 1 {
-            let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-            assert_eq!(check, "ok", "{}", self.story());
-            let (mark, rows) = Self::digest(&connection);
+        if let Some((mark, rows)) = self.read(bytes) {
             assert_eq!(self.commits.get(&mark), Some(&rows), "mark {mark} of {}: {}", self.mark, self.story());
         }
+    }
+
+    /// Opens a restored image: its mark and rows, once it has tables.
+    fn read(&self, image: Vec<u8>) -> Option<(i64, String)> {
+        let path = self.folder.path().join("copy.db");
+        std::fs::write(&path, image).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 't'";
+        let tables: i64 = connection.query_row(tables, [], |row| row.get(0)).unwrap();
+        let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok", "{}", self.story());
+        let read = (tables == 1).then(|| Self::digest(&connection));
         drop(connection);
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
         }
+        read
     }
 
     /// The file is lost after a sync, and comes back by opening it.
@@ -285,9 +316,11 @@ impl History {
     }
 }
 
+/// LTX files in the replica.
 fn litestream_files(replica: &Path) -> usize {
-    let levels = std::fs::read_dir(replica.join("ltx"));
-    levels.map(|levels| levels.flatten().map(|level| std::fs::read_dir(level.path()).map(Iterator::count).unwrap_or(0)).sum()).unwrap_or(0)
+    let url = ReplicaUrl::parse(&replica.display().to_string()).unwrap();
+    let store = Store::open(&url, &|_| None, &Io::new()).unwrap();
+    Level::all().map(|level| store.list(level).unwrap().len()).sum()
 }
 
 /// Files beyond the first that carry every page of a database with more pages than a transaction touches.

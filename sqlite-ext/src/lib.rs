@@ -25,7 +25,7 @@ mod wal_file;
 
 pub use api::SLOTS;
 
-use libsqlite3_sys::{SQLITE_ERROR, SQLITE_OK, SQLITE_OK_LOAD_PERMANENTLY, sqlite3, sqlite3_api_routines};
+use libsqlite3_sys::{SQLITE_ERROR, SQLITE_OK_LOAD_PERMANENTLY, sqlite3, sqlite3_api_routines};
 use std::ffi::{c_char, c_int};
 use std::time::Duration;
 
@@ -96,11 +96,14 @@ unsafe fn load(db: *mut sqlite3, error: *mut *mut c_char, table: *const sqlite3_
         }
     };
     match register::register(api, default) {
-        // SAFETY: the connection that loads the library, where there is one.
-        Ok(registration) => match if db.is_null() { SQLITE_OK } else { unsafe { sql::add(registration, db) } } {
-            SQLITE_OK => SQLITE_OK_LOAD_PERMANENTLY,
-            rc => rc,
-        },
+        Ok(registration) => {
+            if !db.is_null() {
+                // SAFETY: the connection that loads the library. It may be running a statement that calls one of
+                // the functions, which then cannot be replaced: it has them, and the library must stay loaded.
+                let _ = unsafe { sql::add(registration, db) };
+            }
+            SQLITE_OK_LOAD_PERMANENTLY
+        }
         // SAFETY: the caller's promise.
         Err(reason) => unsafe { refuse(error, Some(api), &reason) },
     }

@@ -15,10 +15,11 @@ impl Txid {
 
     /// Parses exactly 16 hex digits.
     pub fn parse(text: &str) -> Result<Txid> {
-        if text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            if let Ok(number) = u64::from_str_radix(text, 16) {
-                return Ok(Txid(number));
-            }
+        if text.len() == 16
+            && text.bytes().all(|b| b.is_ascii_hexdigit())
+            && let Ok(number) = u64::from_str_radix(text, 16)
+        {
+            return Ok(Txid(number));
         }
         Err(Error::Usage(format!("`{text}` is not a Txid: 16 hex digits, for example 000000000000002a")))
     }
@@ -53,7 +54,8 @@ impl Span {
     /// Reads a file name back; `None` for anything that is not exactly an LTX file's name.
     pub fn from_file_name(name: &str) -> Option<Span> {
         let (min, max) = name.strip_suffix(".ltx")?.split_once('-')?;
-        let lower = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let lower =
+            |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !lower(min) || !lower(max) {
             return None;
         }

@@ -19,7 +19,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Bytes that a file of a listing counts as progress.
+const LISTED_FILE: u64 = 200;
 
 /// How a restore goes about its work.
 #[derive(Clone, Copy)]
@@ -40,6 +43,12 @@ impl Default for Options<'_> {
     }
 }
 
+impl Options<'_> {
+    fn threads(&self) -> usize {
+        self.parallelism.clamp(1, MAX_RESTORE_THREADS)
+    }
+}
+
 /// How far a restore is. `written` begins anew where the restore does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -47,7 +56,7 @@ pub struct Progress {
     pub written: u64,
     /// Bytes that the database will have.
     pub total: u64,
-    /// Bytes fetched from the store.
+    /// Bytes fetched from the store; before the first file it grows with the answers of the listing.
     pub fetched: u64,
 }
 
@@ -81,8 +90,12 @@ impl Restored {
 /// Every page but the lock page (zeros) is written and the file is durable; its folder is not. While it works, the
 /// file has its full length early, and its blocks and its mtime change with each write.
 pub fn run(store: &Store, target: Target, out: &Path, options: Options<'_>) -> Result<Restored> {
-    let options = Options { parallelism: options.parallelism.clamp(1, MAX_RESTORE_THREADS), ..options };
-    let mut plan = prepare(store, target, options)?;
+    let plan = prepare(store, target, options)?;
+    carry_out(store, target, plan, out, options)
+}
+
+/// [`run`] by a plan that was just made; where one of its files is gone, a new plan is.
+pub fn carry_out(store: &Store, target: Target, mut plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(out);
     let file = file.map_err(|e| Error::io("create", out, e))?;
     let mut left = RESTORE_PLANS;
@@ -110,12 +123,17 @@ pub fn run(store: &Store, target: Target, out: &Path, options: Options<'_>) -> R
 /// Every file of a replica. With exact creation times where the target is a time, which may cost a request each.
 pub fn list(store: &Store, target: Target, options: Options<'_>) -> Result<Vec<FileInfo>> {
     let levels: Vec<Level> = Level::all().collect();
-    let listed = in_parallel(&levels, options, |&level| store.list(level))?;
+    let heard = AtomicU64::new(0);
+    let hear = |answers: usize| {
+        let fetched = heard.fetch_add(LISTED_FILE * (1 + answers as u64), Ordering::Relaxed);
+        (options.progress)(Progress { fetched, ..Progress::default() });
+    };
+    let listed = in_parallel(&levels, options, |&level| store.list(level).inspect(|files| hear(files.len())))?;
     let files: Vec<FileInfo> = listed.into_iter().flatten().collect();
     if !matches!(target, Target::Time(_)) {
         return Ok(files);
     }
-    let created = in_parallel(&files, options, |file| match store.created(file) {
+    let created = in_parallel(&files, options, |file| match store.created(file).inspect(|_| hear(1)) {
         // Deleted since it was listed.
         Err(Error::NoBackup(_)) => Ok(None),
         other => other.map(Some),
@@ -129,7 +147,7 @@ pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Pl
     let files = list(store, target, options)?;
     if let (Target::Time(time), true) = (target, options.bounded) {
         match plan::bounds(&files) {
-            None => return Err(Error::NoBackup("no backups found".into())),
+            None => return Err(Error::Usage("no backups found".into())),
             Some((oldest, newest)) if time < oldest || time > newest => {
                 return Err(Error::Usage(format!(
                     "timestamp does not exist: the replica covers {} to {}",
@@ -191,7 +209,7 @@ fn in_parallel<T: Sync, R: Send>(
             (options.go_on)().and_then(|()| job(item)).inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
         lock(&done).push((i, result));
     };
-    with_threads(options.parallelism.min(items.len()), &work)?;
+    with_threads(options.threads().min(items.len()), &work)?;
     let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     done.sort_by_key(|(i, _)| *i);
     Ok(done.into_iter().map(|(_, result)| result).collect())

@@ -31,7 +31,7 @@ impl Piece {
     }
 
     fn push(&mut self, size: u64, win: bool) {
-        if self.pages % 64 == 0 {
+        if self.pages.is_multiple_of(64) {
             self.wins.push(0);
         }
         *self.wins.last_mut().expect("pushed before") |= u64::from(win) << (self.pages % 64);

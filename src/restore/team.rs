@@ -28,22 +28,23 @@ pub(super) fn run(
 ) -> Result<u64> {
     let (written, fetched) = (AtomicU64::new(0), AtomicU64::new(0));
     let total = u64::from(newest.commit) * u64::from(newest.page_size.get());
-    let wrote = |bytes| {
-        let written = written.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        (options.progress)(Progress { written, total, fetched: fetched.load(Ordering::Relaxed) });
+    let moved = |wrote, got| {
+        let written = written.fetch_add(wrote, Ordering::Relaxed) + wrote;
+        let fetched = fetched.fetch_add(got, Ordering::Relaxed) + got;
+        (options.progress)(Progress { written, total, fetched });
     };
     let team = Team {
         store,
         files,
         newest,
-        out: Output { file, path, commit: newest.commit, wrote: &wrote },
+        out: Output { file, path, commit: newest.commit, wrote: &|bytes| moved(bytes, 0) },
         options,
-        fetched: &fetched,
+        fetched: &|bytes| moved(0, bytes),
         claims: Mutex::new(Claims::new(newest.commit, newest.page_size)),
         board: Mutex::new(Board { next: 0, turn: 0, opening: 0, pieces: VecDeque::new(), failed: None }),
         changed: Condvar::new(),
     };
-    with_threads(options.parallelism, &|| team.work())?;
+    with_threads(options.threads(), &|| team.work())?;
     if let Some(pgno) = lock(&team.claims).first_missing() {
         return Err(Error::Corrupt(format!(
             "page {} of {} is in none of the {} files up to {}: the replica's writer left it out",
@@ -62,7 +63,7 @@ struct Team<'a> {
     newest: Header,
     out: Output<'a>,
     options: Options<'a>,
-    fetched: &'a AtomicU64,
+    fetched: &'a (dyn Fn(u64) + Sync),
     claims: Mutex<Claims>,
     board: Mutex<Board<'a>>,
     changed: Condvar,
@@ -142,7 +143,7 @@ impl<'a> Team<'a> {
 
     fn open(&self, i: usize, writer: &mut Writer) -> Result<()> {
         let source = Source::open(self.store, &self.files[i])?;
-        self.fetched.fetch_add(source.fetched(), Ordering::Relaxed);
+        (self.fetched)(source.fetched());
         if source.header.page_size != self.newest.page_size {
             let text = format!("LTX pages have {} bytes", source.header.page_size.get());
             let text = format!("{text}, those of newer files {}", self.newest.page_size.get());
@@ -190,7 +191,7 @@ impl<'a> Team<'a> {
         let source = &open.source;
         let bytes = source.read(piece.range.clone())?;
         if source.whole.is_none() {
-            self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            (self.fetched)(bytes.len() as u64);
         }
         let sums = named(source.info, writer.piece(&source.header, &piece, &bytes, &self.out))?;
         let mut found = lock(&open.sums);

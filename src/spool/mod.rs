@@ -102,7 +102,12 @@ impl Spool {
     }
 
     /// Writes a Segment under its name.
-    pub fn save(&self, head: &Head, pages: &[Pgno], read: impl FnMut(Pgno, &mut [u8]) -> Result<()>) -> Result<PathBuf> {
+    pub fn save(
+        &self,
+        head: &Head,
+        pages: &[Pgno],
+        read: impl FnMut(Pgno, &mut [u8]) -> Result<()>,
+    ) -> Result<PathBuf> {
         let new = self.temporary("segment");
         let written = segment::write(&new, head, pages, read).and_then(|_| {
             let path = self.folder.join(segment::name(head));

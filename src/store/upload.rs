@@ -138,6 +138,8 @@ impl Link {
             Ok(Err(NotImplemented { .. })) => Ok(Sent::Unknown),
             other => match failure.map(|failure| failure.what) {
                 Some(What::Status { status: 501, .. }) => Ok(Sent::Unknown),
+                // object_store has no word for this at Google's completion.
+                Some(What::Status { status: 409 | 412, .. }) => Ok(Sent::Exists),
                 // The upload is gone because its completion was accepted and the answer lost.
                 Some(What::Status { status: 404, code, .. }) if code == "NoSuchUpload" => Ok(Sent::Exists),
                 _ => self.explain("store", name, Attempt { job: attempt.job, outcome: other }).map(|_| Sent::Stored),

@@ -41,6 +41,7 @@ impl Server {
             dir="$1"; shift
             "$@" >"$dir/log" 2>&1 </dev/null &
             pid=$!
+            (while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done; [ -d "$dir" ] && : >"$dir/gone") &
             read -r line
             kill "$pid" 2>/dev/null
             for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
@@ -69,10 +70,15 @@ impl Server {
     fn wait_until(&mut self, folder: &Path, what: &str, ready: impl Fn() -> bool) {
         let began = Instant::now();
         while !ready() {
-            if began.elapsed() > START {
+            let is_gone = folder.join("gone").exists();
+            if is_gone || began.elapsed() > START {
                 let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(20).collect();
-                panic!("{what} did not come up within {} s; its log ends:\n{}", START.as_secs(), tail.join("\n"));
+                panic!(
+                    "{what} did not come up within {} s; its log ends (newest first):\n{}",
+                    START.as_secs(),
+                    tail.join("\n")
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -95,6 +101,10 @@ pub struct Seaweed {
 
 impl Seaweed {
     pub fn start() -> Seaweed {
+        Seaweed::start_with(&[])
+    }
+
+    fn start_with(options: &[String]) -> Seaweed {
         let weed = binary("LITESTREAM_TEST_WEED", "weed");
         let folder = folder();
         let config = folder.join("s3.json");
@@ -119,7 +129,11 @@ impl Seaweed {
             "-volume.max=20".to_string(),
             "-master.volumeSizeLimitMB=256".to_string(),
             "-master.telemetry=false".to_string(),
+            // Services of fixed ports that no test asks; two servers would collide there.
+            "-s3.port.iceberg=0".to_string(),
+            "-s3.port.lance=0".to_string(),
         ]);
+        command.extend_from_slice(options);
         let (filer, s3) = (ports[4], ports[6]);
         let mut server = Server::start(command, &folder, s3);
         let filer = format!("127.0.0.1:{filer}");
@@ -129,6 +143,17 @@ impl Seaweed {
         // The first write waits for the volume server; from here on the store is up.
         seaweed.bucket("warm-up");
         seaweed
+    }
+
+    /// SeaweedFS that speaks S3 by TLS as well, with a certificate and its key.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> (Seaweed, String) {
+        let port = free_ports(1)[0];
+        let options = [
+            format!("-s3.port.https={port}"),
+            format!("-s3.cert.file={}", certificate.display()),
+            format!("-s3.key.file={}", key.display()),
+        ];
+        (Seaweed::start_with(&options), format!("https://127.0.0.1:{port}"))
     }
 
     /// Makes a bucket.

@@ -1,0 +1,207 @@
+//! `litestream-vfs restore`: a replica becomes a database.
+
+use crate::args::{self, RestoreFlags};
+use crate::check::Check;
+use crate::output::{Failure, Notes, print, print_json, table};
+use crate::place::Place;
+use crate::progress::Bar;
+use crate::replica;
+use chrono::DateTime;
+use litestream_engine::clock::Time;
+use litestream_engine::error::Error;
+use litestream_engine::ltx::Txid;
+use litestream_engine::plan::{Plan, Target};
+use litestream_engine::restore::{self as engine, Options, Progress, Restored};
+use litestream_engine::store::Store;
+use serde_json::{Value, json};
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::Instant;
+
+const EXAMPLE: &str = "litestream-vfs restore -o /path/to/db";
+
+/// Restores, or says why not.
+pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
+    let notes = Notes { json: flags.json };
+    let target = target(flags)?;
+    let check = Check::parse(&flags.integrity_check)?;
+    let parallelism = parallelism(&flags.parallelism)?;
+    let Some(url) = &flags.url else {
+        let hint = format!("{EXAMPLE} s3://bucket/prefix");
+        return Err(Failure::with_hint("database path or replica URL required", hint));
+    };
+    let Some(out) = &flags.output else {
+        let hint = format!("{EXAMPLE} {}", args::text(url)?);
+        return Err(Failure::with_hint("-o is required when restoring from a replica URL", hint));
+    };
+    if flags.if_db_not_exists && out.symlink_metadata().is_ok() {
+        notes.info("database already exists, skipping");
+        return Ok(());
+    }
+    let store = replica::open(url)?;
+    let options = Options { parallelism, bounded: true, ..Options::default() };
+    let result = if flags.dry_run {
+        engine::prepare(&store, target, options)
+            .map_err(Stop::Engine)
+            .and_then(|plan| show(&plan, &store, url, out, flags.json))
+    } else {
+        restore(&store, target, out, options, flags, check)
+    };
+    match result {
+        Err(Stop::Engine(Error::NoBackup(_))) if flags.if_replica_exists => {
+            notes.info("no matching backups found");
+            Ok(())
+        }
+        Err(Stop::Engine(e)) => Err(e.into()),
+        Err(Stop::Here(failure)) => Err(failure),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Who said no.
+enum Stop {
+    Engine(Error),
+    Here(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Here(failure)
+    }
+}
+
+fn restore(
+    store: &Store,
+    target: Target,
+    out: &Path,
+    options: Options<'_>,
+    flags: &RestoreFlags,
+    check: Check,
+) -> Result<(), Stop> {
+    let notes = Notes { json: flags.json };
+    let began = Instant::now();
+    let place = Place::new(out, flags.force)?;
+    // Before any folder is made: a replica without a backup leaves no trace.
+    let plan = engine::prepare(store, target, options).map_err(Stop::Engine)?;
+    place.prepare()?;
+    let bar = Bar::new();
+    let progress = |progress: Progress| bar.show(progress);
+    let options = Options { progress: &progress, ..options };
+    let restored = engine::carry_out(store, target, plan, place.temporary(), options);
+    bar.clear();
+    let restored = restored.map_err(Stop::Engine)?;
+    let placed = check.run(place.temporary()).and_then(|()| place.put(notes));
+    placed.inspect_err(|_| place.abandon())?;
+    if check != Check::None {
+        notes.info("post-restore integrity check passed");
+    }
+    if let Some(gap) = restored.gap {
+        notes.warn(&format!(
+            "the database is older than -timestamp asks for: {} ({gap})",
+            restored.timestamp().rfc3339()
+        ));
+    }
+    if flags.json {
+        print_json(&summary(&restored, store, out, check, began))?;
+    }
+    Ok(())
+}
+
+fn summary(restored: &Restored, store: &Store, out: &Path, check: Check, began: Instant) -> Value {
+    let mut value = json!({
+        "db_path": out.display().to_string(),
+        "replica": replica::kind(store),
+        "txid": restored.txid().to_string(),
+        "timestamp": restored.timestamp().rfc3339(),
+        "pages": restored.header.commit,
+        "page_size": restored.header.page_size.get(),
+        "files": restored.files,
+        "bytes": restored.bytes,
+        "duration_ms": began.elapsed().as_millis() as u64,
+    });
+    if check != Check::None {
+        value["integrity_check"] = check.name().into();
+    }
+    if let Some(gap) = restored.gap {
+        value["gap"] = json!({ "have": gap.have.to_string(), "next": gap.next.to_string() });
+    }
+    value
+}
+
+/// `-dry-run`
+fn show(plan: &Plan, store: &Store, url: &OsStr, out: &Path, as_json: bool) -> Result<(), Stop> {
+    let (first, last) = (plan.files[0].span.min.to_string(), plan.txid().to_string());
+    let (source, target) = (args::text(url)?, out.display().to_string());
+    if as_json {
+        let file = |file: &litestream_engine::store::FileInfo| {
+            json!({
+                "level": file.level.get(),
+                "name": file.span.file_name(),
+                "min_txid": file.span.min.to_string(),
+                "max_txid": file.span.max.to_string(),
+                "size": file.size,
+                "timestamp": file.listed.rfc3339(),
+            })
+        };
+        let mut value = json!({
+            "source": source,
+            "target_path": target,
+            "replica": replica::kind(store),
+            "min_txid": first,
+            "max_txid": last,
+            "timestamp": plan.time().rfc3339(),
+            "bytes": plan.bytes(),
+            "files": plan.files.iter().map(file).collect::<Vec<_>>(),
+        });
+        if let Some(gap) = plan.gap {
+            value["gap"] = json!({ "have": gap.have.to_string(), "next": gap.next.to_string() });
+        }
+        return Ok(print_json(&value)?);
+    }
+    let rows: Vec<Vec<String>> = plan
+        .files
+        .iter()
+        .map(|file| {
+            let span = file.span;
+            let text = [file.level.to_string(), span.file_name(), span.min.to_string(), span.max.to_string()];
+            text.into_iter().chain([file.size.to_string(), file.listed.rfc3339()]).collect()
+        })
+        .collect();
+    let table = table(&["level", "file", "min_txid", "max_txid", "size", "timestamp"], &rows);
+    let kind = replica::kind(store);
+    print(&format!(
+        "Restore plan:\n  source: {source}\n  target: {target}\n  replica: {kind}\n  txid range: {first} - {last}\n  bytes: {}\n\nFiles to fetch:\n{table}",
+        plan.bytes()
+    ))?;
+    if let Some(gap) = plan.gap {
+        print(&format!("\nOlder than -timestamp asks for: {gap}\n"))?;
+    }
+    Ok(())
+}
+
+fn target(flags: &RestoreFlags) -> Result<Target, Failure> {
+    match (&flags.txid, &flags.timestamp) {
+        (Some(_), Some(_)) => Err(Failure::new("cannot specify index & timestamp to restore")),
+        (Some(txid), None) => Txid::parse(txid).map(Target::Txid).map_err(|_| {
+            let text = format!("invalid value {txid:?} for flag -txid: invalid txid format");
+            Failure::with_hint(text, "litestream-vfs restore -txid 000000000000002a -o /path/to/db s3://bucket/prefix")
+        }),
+        (None, Some(time)) => before(time).map(Target::Time),
+        (None, None) => Ok(Target::Latest),
+    }
+}
+
+/// Files have whole milliseconds: strictly before a finer time is strictly before the next of them.
+fn before(text: &str) -> Result<Time, Failure> {
+    let time = DateTime::parse_from_rfc3339(text)
+        .map_err(|_| Failure::new("invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)"))?;
+    let finer = time.timestamp_subsec_nanos() % 1_000_000 > 0;
+    Ok(Time(time.timestamp_millis() + i64::from(finer)))
+}
+
+fn parallelism(text: &str) -> Result<usize, Failure> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+        let text = format!("invalid value {text:?} for flag -parallelism: must be a number from 1");
+        Failure::with_hint(text, format!("{EXAMPLE} -parallelism 8 s3://bucket/prefix"))
+    })
+}

@@ -1,0 +1,193 @@
+//! What is committed and not stored? The Leader's look: lives, Segments and the WAL walked to the newest commit,
+//! and the proof that nothing else was written. Where there is none, continuity is lost, and says why.
+
+use crate::base::Lock;
+use crate::db::{Db, Look, Target};
+use crate::error::{Error, Result};
+use crate::image;
+use crate::leading::Leading;
+use crate::limits;
+use crate::link;
+use crate::ltx::Txid;
+use crate::reader::{self, Pending, Walk};
+use crate::spool::{Head, Link, Links, Stat, remove};
+use crate::wal::Cursor;
+
+/// Looks in a row that may disagree with what was read before continuity counts as lost.
+const LOOKS: u32 = 5;
+
+/// What is there to be stored.
+pub(crate) enum Found {
+    Nothing,
+    Pending(Box<Pending>),
+    /// Continuity is lost, or there never was an image.
+    Image(String),
+    Later,
+}
+
+impl Leading<'_> {
+    /// What is committed and not stored.
+    pub(crate) fn find(&mut self) -> Result<Found> {
+        let mut lost = String::new();
+        for _ in 0..LOOKS {
+            let look = self.db.look();
+            if look == Look::Untrusted {
+                return Ok(Found::Later);
+            }
+            let target = match look {
+                Look::Commits(target) => Some(target),
+                _ => None,
+            };
+            let segments = reader::segments(self.db.spool())?;
+            let mut links = self.db.spool().links()?;
+            let stat = Stat::of(self.db.path())?;
+            if let (Some(target), Some(stat)) = (&target, &stat) {
+                self.begin_late(&mut links, target, stat)?;
+            }
+            let names: Vec<_> = segments.iter().map(|segment| (segment.path.clone(), segment.head)).collect();
+            match reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())? {
+                None => lost = "no image is stored yet".into(),
+                Some(Walk::Torn) => continue,
+                Some(Walk::Reached(pending)) => {
+                    if !pending.is_empty() || self.state.txid == Txid(1) {
+                        return Ok(Found::Pending(Box::new(pending)));
+                    }
+                    match self.prove(&look, &links, stat, &pending.to)? {
+                        Proof::Whole => {
+                            self.sweep_segments(&names, &pending.to)?;
+                            return Ok(Found::Nothing);
+                        }
+                        Proof::Busy => return Ok(Found::Later),
+                        Proof::Lost(why) => lost = why,
+                    }
+                }
+            }
+            if self.db.look() == look && !matches!(look, Look::Blind) && self.state.cursor.is_none() {
+                break;
+            }
+            std::thread::sleep(limits::BLINK);
+        }
+        Ok(Found::Image(lost))
+    }
+
+    /// Everything that was committed up to now is in `to`?
+    fn prove(&mut self, look: &Look, links: &Links, stat: Option<Stat>, to: &Cursor) -> Result<Proof> {
+        match look {
+            Look::Commits(target) => {
+                let reached =
+                    to.same_point(&target.cursor) || (to.salt == target.cursor.salt && to.frame >= target.cursor.frame);
+                Ok(if reached { Proof::Whole } else { Proof::Lost("the WAL was reset or written unseen".into()) })
+            }
+            Look::Empty => {
+                let own = self.state.end;
+                let proven = own.into_iter().chain(links.newest_end().copied());
+                let mut proven = proven.filter(|end| end.cursor.same_point(to));
+                let same = proven.any(|end| Some(end.stat) == stat) || self.checkpointed(to, links);
+                Ok(if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
+            }
+            Look::Blind => self.prove_by_header(links, to),
+            Look::Untrusted => Ok(Proof::Busy),
+        }
+    }
+
+    /// The life that ended at `to` may still be in the file, its header not yet written anew.
+    fn checkpointed(&self, _to: &Cursor, _links: &Links) -> bool {
+        false
+    }
+
+    /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
+    /// unless somebody opens it.
+    fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
+        if journal_is_wal(self.db) {
+            return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
+        }
+        let failed = |e| Error::io("lock", self.db.path(), e);
+        if !self.base.lock(Lock::Shared).map_err(failed)? {
+            // A writer is at work, or exclusive locking mode holds on: what returned to its application was published.
+            let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));
+            return Ok(if published { Proof::Whole } else { Proof::Busy });
+        }
+        let header = image::header(&*self.base);
+        let hot = crate::copy::journal_is_hot(self.db.path());
+        self.base.unlock(Lock::None).map_err(failed)?;
+        let Some(header) = header? else { return Ok(Proof::Whole) };
+        self.db.report.journal(!header.wal);
+        if hot {
+            return Ok(Proof::Busy);
+        }
+        let own = self.state.end;
+        let mut ends = own.into_iter().chain(links.newest_end().copied());
+        let stat = Stat::of(self.db.path())?;
+        let proven = ends.any(|end| {
+            end.cursor.same_point(to) && (end.header == header.hash || (end.header == 0 && Some(end.stat) == stat))
+        });
+        Ok(if proven { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
+    }
+
+    /// A life without a Begin that provably continues the newest End: in memory only, for the Leader holds no
+    /// lock of SQLite's.
+    fn begin_late(&self, links: &mut Links, target: &Target, stat: &Stat) -> Result<()> {
+        let salt = target.cursor.salt;
+        if links.begin_of(salt).is_some() || self.state.cursor.is_some_and(|cursor| cursor.salt == salt) {
+            return Ok(());
+        }
+        let Some(end) = link::end_to_continue(Some(&self.state), links, stat) else { return Ok(()) };
+        let Some((file, header)) = reader::open_wal(self.db.wal())? else { return Ok(()) };
+        if header.salt != salt || end.stat != *stat {
+            return Ok(());
+        }
+        let chain = crate::capture::chain(&WalFile(file), None)?;
+        if let (Some(chain), Some(change)) = (chain, self.db.change()) {
+            if link::began(&end, stat, change, chain.commits) {
+                links.assume(Link::Begin { salt, follows: end.cursor });
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments that a crash left behind after `state` had moved past them.
+    fn sweep_segments(&self, segments: &[(std::path::PathBuf, Head)], at: &Cursor) -> Result<()> {
+        for (path, head) in segments {
+            let past = head.from.salt == at.salt && head.to.salt == at.salt && head.to.frame <= at.frame;
+            let other = head.from.salt != at.salt && !head.follows.is_some_and(|follows| follows.same_point(at));
+            if past || (other && older_than_state(self.db, path)) {
+                remove(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a look at the end of the walk says.
+enum Proof {
+    Whole,
+    Busy,
+    Lost(String),
+}
+
+/// Journal mode WAL, by the header. Read through a handle of the base VFS.
+pub(crate) fn journal_is_wal(db: &Db) -> bool {
+    let opened = db.base().open_database(db.path(), true);
+    opened.ok().and_then(|base| image::header(&*base).ok().flatten()).is_none_or(|header| header.wal)
+}
+
+fn older_than_state(db: &Db, path: &std::path::Path) -> bool {
+    let modified = |path: &std::path::Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    match (modified(path), modified(&db.spool().path("state"))) {
+        (Some(segment), Some(state)) => segment < state,
+        _ => false,
+    }
+}
+
+/// The `-wal` by a descriptor of our own.
+struct WalFile(std::fs::File);
+
+impl crate::base::ReadAt for WalFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
