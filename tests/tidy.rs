@@ -19,7 +19,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("jobs", &["reader", "capture", "uploader", "image", "compactor", "retention", "restore", "verify", "follow"]),
     (
         "life",
-        &["registry", "opening", "db", "conn", "rollback", "worker", "leader", "leading", "copy", "report", "status"],
+        &[
+            "registry", "opening", "db", "conn", "rollback", "worker", "leader", "leading", "finding", "copy",
+            "report", "status",
+        ],
     ),
 ];
 
