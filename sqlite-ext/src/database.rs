@@ -143,10 +143,10 @@ impl Database {
         if !self.is_watched() {
             return false;
         }
-        let region = self.regions.first().cloned().flatten();
+        let regions = &self.regions;
         let refused = self.guard.granted(slot, n, exclusive, || {
             let mut salts = Salts::default();
-            region.as_ref()?.load(SALTS_AT, &mut salts);
+            regions.first()?.as_ref()?.load(SALTS_AT, &mut salts);
             Some(salts)
         });
         if slot == WRITE_SLOT && exclusive {
