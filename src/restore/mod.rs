@@ -133,9 +133,7 @@ pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Pl
         let newest = plan::bounds(&listed).map_or(newest, |(_, last)| last.max(newest));
         if time < oldest || time > newest {
             let (oldest, newest) = (oldest.rfc3339(), newest.rfc3339());
-            return Err(Error::Usage(format!(
-                "timestamp does not exist: the replica covers {oldest} to {newest}"
-            )));
+            return Err(Error::Usage(format!("timestamp does not exist: the replica covers {oldest} to {newest}")));
         }
     }
     plan::plan(&files, target)
@@ -145,9 +143,8 @@ pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Pl
 pub fn list(store: &Store, options: Options<'_>) -> Result<Vec<FileInfo>> {
     let levels: Vec<Level> = Level::all().collect();
     let heard = AtomicU64::new(0);
-    let listed = in_parallel(&levels, options, |&level| {
-        store.list(level).inspect(|files| hear(&heard, files.len(), options))
-    })?;
+    let listed =
+        in_parallel(&levels, options, |&level| store.list(level).inspect(|files| hear(&heard, files.len(), options)))?;
     Ok(listed.into_iter().flatten().collect())
 }
 
