@@ -10,8 +10,7 @@ use crate::error::{Error, Result};
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
-use crate::page::PageSize;
-use crate::reader::wal_path;
+use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat};
@@ -35,17 +34,6 @@ pub struct Txn {
     pub commit: u32,
     /// When it was handed over.
     pub time: Time,
-}
-
-/// The newest commit that a look found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
-    /// Its end.
-    pub cursor: Cursor,
-    /// Database size in pages there.
-    pub commit: u32,
-    /// Size of the pages.
-    pub page_size: PageSize,
 }
 
 /// What the wal-index says now.

@@ -4,16 +4,18 @@
 use crate::base::BaseFile;
 use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
-use crate::db::{Db, Look, Target};
+use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::finding::{Found, journal_is_wal};
 use crate::image::{self, Snapshot};
 use crate::limits;
 use crate::ltx::{Level, Txid};
+use crate::page::Pgno;
+use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::settings::OnConflict;
-use crate::spool::{Stat, State, kept, random, remove};
+use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
 use crate::store::{FileInfo, Store};
 use crate::uploader::{Encoded, Outgoing, Source, encode, encode_image, needs_snapshot};
 use crate::worker::Turn;
@@ -232,6 +234,40 @@ impl<'a> Leading<'a> {
             },
             None => Start::Whole,
         }
+    }
+
+    /// The store does not answer and Segments pile up: many become one, each page once, so that the Spool grows
+    /// with the database and not with time.
+    pub(crate) fn fold(&mut self) -> Result<()> {
+        let spool = self.db.spool();
+        if spool.segments()?.len() < limits::FOLD_SEGMENTS {
+            return Ok(());
+        }
+        let start = match &self.outgoing {
+            Some(outgoing) => {
+                Start::Stored { cursor: outgoing.to, commit: outgoing.commit, page_size: outgoing.page_size }
+            }
+            None => self.start(),
+        };
+        let walked = reader::walk(start, reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
+        let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
+        let (Some(first), false) = (pending.segments.first(), needs_snapshot(&pending)) else { return Ok(()) };
+        if pending.segments.len() < 2 {
+            return Ok(());
+        }
+        let head = Head { to: pending.to, commit: pending.commit, page_size: pending.page_size, ..first.head };
+        let pages: Vec<Pgno> = pending.pages.iter().map(|(pgno, _)| *pgno).collect();
+        let mut places = pending.pages.iter().map(|(_, place)| *place);
+        let folded = spool.save(&head, &pages, |_, page| {
+            let place = places.next().expect("one place for each page");
+            pending.read(place, page).map(|_| ())
+        })?;
+        Segment::open(&folded)?.sync()?;
+        spool.sync()?;
+        for segment in pending.segments.iter().filter(|segment| segment.path != folded) {
+            remove(&segment.path)?;
+        }
+        Ok(())
     }
 
     // ---- images ----

@@ -6,7 +6,7 @@
 use crate::base::Lock;
 use crate::capture;
 use crate::clock::Time;
-use crate::db::{Db, Replica, Target, lock};
+use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
 use crate::leader::Leadership;
 use crate::leading::newest;
@@ -14,6 +14,7 @@ use crate::limits;
 use crate::ltx::Txid;
 use crate::page::PageSize;
 use crate::plan::Target as Goal;
+use crate::reader::Target;
 use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
 use crate::restore::{self, Options, Restored};

@@ -81,7 +81,13 @@ impl<'a> Worker<'a> {
                     None
                 }
                 Ok(Turn::Later(pause)) => Some(pause),
-                Err(e) => Some(self.failed(ticket, &e)),
+                Err(e) => {
+                    let pause = self.failed(ticket, &e);
+                    if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {
+                        self.db.note("fold", &e);
+                    }
+                    Some(pause)
+                }
             };
             self.wait(began, pause);
         }
