@@ -4,6 +4,7 @@
 //! Lives as long as the process: closing the last connection does not end it.
 
 use crate::base::{BaseVfs, Region};
+use crate::board;
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
@@ -373,6 +374,9 @@ impl Db {
     /// What an operator wants to know.
     pub fn status(&self) -> Status {
         let mut status = self.report.status(Time::now());
+        if self.report.is_following() {
+            board::of_leader(&self.spool, &mut status);
+        }
         status.spool_bytes = self.spool_bytes();
         if let (Look::Commits(target), Some(from)) = (self.look(), self.report.reached()) {
             let frames = if from.salt == target.cursor.salt {

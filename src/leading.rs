@@ -55,6 +55,7 @@ impl<'a> Leading<'a> {
         let store = replica.store(limits::NO_PROGRESS)?;
         let spool = db.spool();
         spool.sweep()?;
+        db.leadership.sign(spool)?;
         let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
         let mut state = spool.state()?.unwrap_or_default();
         let identity = settings.url.identity();

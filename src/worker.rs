@@ -4,6 +4,7 @@
 //! The channel only wakes: after draining it, and at each beat, the worker looks at the wal-index itself. What
 //! is in its memory counts for nobody; what was committed is found again from Spool and WAL.
 
+use crate::board;
 use crate::clock::Time;
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -45,13 +46,15 @@ struct Worker<'a> {
     failures: u32,
     oldest: Option<Time>,
     woken: bool,
+    /// What was left for the followers.
+    said: String,
 }
 
 impl<'a> Worker<'a> {
     fn new(db: &'a Arc<Db>) -> Worker<'a> {
         let interval = db.replica().map_or(limits::BEAT.1, |replica| replica.settings.sync_interval);
         let beat = interval.clamp(limits::BEAT.0, limits::BEAT.1);
-        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true }
+        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true, said: String::new() }
     }
 
     fn work(&mut self) {
@@ -89,7 +92,17 @@ impl<'a> Worker<'a> {
                     Some(pause)
                 }
             };
+            self.leave_word();
             self.wait(began, pause);
+        }
+    }
+
+    fn leave_word(&mut self) {
+        if self.leading.is_some() {
+            let left = board::leave(self.db.spool(), &self.db.report.status(Time::now()), &mut self.said);
+            if let Err(e) = left {
+                self.db.note("status", &e);
+            }
         }
     }
 
@@ -135,9 +148,10 @@ impl<'a> Worker<'a> {
             if awaited && Leading::all_is_stored(self.db, &state)? {
                 self.db.report.done(ticket);
             }
-            if self.oldest.is_some() && Leading::all_is_stored(self.db, &state)? {
-                self.oldest = None;
-            }
+            // What others commit is noticed here, so that the lag counts for it too.
+            let stored = Leading::all_is_stored(self.db, &state)?;
+            self.oldest = if stored { None } else { self.oldest.or(Some(Time::now())) };
+            self.db.report.oldest(self.oldest);
         }
         Ok(if awaited { Turn::Later(limits::FOLLOWER_LOOK) } else { Turn::Following })
     }
