@@ -34,9 +34,10 @@ pub(crate) struct Leading<'a> {
 }
 
 impl<'a> Leading<'a> {
-    /// A Leader without eyes would replicate nothing: it needs the wal-index mapped, or a mode without one.
+    /// A Leader without eyes would replicate nothing: it needs the wal-index mapped, or a mode without one. Where
+    /// the last connection is closed, what is left to store lies in the Spool and in the file.
     pub(crate) fn may_compete(db: &Db) -> bool {
-        db.look() != Look::Blind || !journal_is_wal(db)
+        db.look() != Look::Blind || !journal_is_wal(db) || db.connections() == 0
     }
 
     /// True where the store holds everything that a look finds (for those that follow).
