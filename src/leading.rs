@@ -112,6 +112,9 @@ impl<'a> Leading<'a> {
             return Ok(Turn::Stored);
         }
         let stat = Stat::of(self.db.path())?;
+        if stat.is_none() {
+            return Ok(Turn::Gone);
+        }
         match self.find()? {
             Found::Nothing => {
                 self.settled = Some((look, stat));

@@ -25,6 +25,8 @@ pub(crate) enum Turn {
     More,
     /// Another process leads.
     Following,
+    /// The database file is gone: what the Spool holds is stored when it is opened again.
+    Gone,
     /// Nothing can be done before this has passed.
     Later(Duration),
 }
@@ -83,6 +85,15 @@ impl<'a> Worker<'a> {
                     }
                     None
                 }
+                Ok(Turn::Gone) => {
+                    let gone = Error::State(format!("{} is gone", self.db.path().display()));
+                    self.db.report.fail(ticket, &gone);
+                    self.db.report.phase(Phase::Waiting("the database file is gone".into()));
+                    if self.end(false) {
+                        return;
+                    }
+                    None
+                }
                 Ok(Turn::Later(pause)) => Some(pause),
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
@@ -118,6 +129,9 @@ impl<'a> Worker<'a> {
     fn turn(&mut self, ticket: u64) -> Result<Turn> {
         let awaited = self.db.report.is_awaited();
         if self.leading.is_none() {
+            if !self.db.path().exists() {
+                return Ok(Turn::Gone);
+            }
             if !self.db.spool().exists() {
                 self.db.spool().create()?;
             }
