@@ -49,7 +49,8 @@ class Weed:
         self.process = subprocess.Popen(
             [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}",
              f"-volume.port={volume}", f"-filer.port={filer}", "-s3", f"-s3.port={self.port}", f"-s3.config={config}",
-             "-volume.max=40", "-master.volumeSizeLimitMB=256"],
+             "-volume.max=40", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+             "-master.volumeSizeLimitMB=256"],
             stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while True:

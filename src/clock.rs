@@ -12,7 +12,8 @@ pub struct Time(pub i64);
 impl Time {
     /// The system's clock.
     pub fn now() -> Time {
-        Time(Utc::now().timestamp_millis())
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Time(since.map_or(0, |since| since.as_millis() as i64))
     }
 
     /// RFC 3339 in UTC, whole seconds without a fraction, otherwise with trailing zeros cut:

@@ -70,7 +70,7 @@ pub const RESTORE_THREADS: usize = 8;
 pub const MAX_RESTORE_THREADS: usize = 64;
 
 /// Bytes of an LTX file that one thread of a restore fetches at once; smaller files are fetched whole.
-pub const RESTORE_PIECE: u64 = 4 << 20;
+pub const RESTORE_PIECE: u64 = 2 << 20;
 
 /// Bytes that a thread of a restore collects before it writes them.
 pub const RESTORE_WRITE: usize = 1 << 20;
@@ -118,6 +118,9 @@ pub const SPOOL: u64 = 256 << 20;
 
 /// Time for which a measurement of the Spool's size holds.
 pub const MEASURE_SPOOL: Duration = Duration::from_secs(1);
+
+/// Segments that wait during an outage before they are made into one.
+pub const FOLD_SEGMENTS: usize = 64;
 
 /// Size of a WAL at which it may be reset although nothing could be saved: continuity is lost, the disk is not.
 pub const HARD_WAL: u64 = 4 << 30;

@@ -298,7 +298,7 @@ fn two_copies_of_sqlite_in_one_process_each_work() {
         loader.load_extension_enable().unwrap();
         loader.load_extension(library(), None::<&str>).unwrap();
     }
-    let other = other_sqlite::Other::load();
+    let other = support::other_sqlite::Other::load();
     let second = uri(folder.path(), "second");
     let first = Connection::open(&uri_of_first).unwrap();
     assert_eq!(other.texts(&second, "CREATE TABLE t(a); INSERT INTO t VALUES(7)"), Vec::<String>::new());
@@ -317,6 +317,9 @@ fn two_copies_of_sqlite_in_one_process_each_work() {
     let rows: i64 = first.query_row("SELECT count(*) FROM litestream_status", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1);
     first.close().unwrap();
+    // Both copies share one replication: what is left is stored before the folder goes.
+    let left: i64 = loader.query_row("SELECT litestream_shutdown(20)", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
 }
 
 /// Goal: application servers that fork. Method: 12 children while no commit runs discard the inherited connections as
@@ -361,6 +364,29 @@ fn python_may_close_an_inherited_connection_in_the_child() {
          print(c.execute('SELECT count(*), (SELECT count(*) FROM litestream_status) FROM t').fetchall(), c.execute('PRAGMA integrity_check').fetchall())\n"
     );
     assert_eq!(python(folder.path(), &script).ok(), "[(6, 1)] [('ok',)]\n");
+}
+
+/// Goal: a script that writes and ends at once stores what it wrote, without waiting for a time limit. Method: 12 such
+/// scripts, closing or not; then the database is deleted and opened again.
+#[test]
+fn a_short_script_stores_everything_at_its_exit() {
+    for n in 0..12 {
+        let (folder, uri) = place();
+        let close = if n % 2 == 0 { "c.close()" } else { "pass" };
+        let script = format!(
+            "load()\nc = sqlite3.connect('{uri}', uri=True, isolation_level=None)\n\
+             c.execute('PRAGMA journal_mode=WAL'); c.execute('CREATE TABLE t(a)'); c.execute('INSERT INTO t VALUES({n})')\n{close}\n"
+        );
+        let began = std::time::Instant::now();
+        let said = python(folder.path(), &script);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+        assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+        std::fs::remove_file(folder.path().join("app.db")).unwrap();
+        std::fs::remove_dir_all(folder.path().join(".app.db-litestream")).unwrap();
+        let again =
+            format!("load()\nprint(sqlite3.connect('{uri}', uri=True).execute('SELECT a FROM t').fetchall())\n");
+        assert_eq!(python(folder.path(), &again).ok(), format!("[({n},)]\n"));
+    }
 }
 
 /// Goal: the WAL-reset bug happens in this SQLite, and not above the shim. Method: a VFS above both holds a checkpointer
@@ -416,96 +442,4 @@ fn the_library_is_small_and_loads_quickly() {
     let quickest = (0..15).map(|_| load()).fold(f64::INFINITY, f64::min);
     println!("{bytes} bytes stripped, {quickest:.2} ms to load");
     assert!(quickest <= 3.0, "{quickest} ms");
-}
-
-/// Debian's shared SQLite beside this program's own.
-mod other_sqlite {
-    use std::ffi::{CStr, CString, c_char, c_int, c_void};
-
-    unsafe extern "C" {
-        fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
-        fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
-    }
-
-    type Open = unsafe extern "C" fn(*const c_char, *mut *mut c_void, c_int, *const c_char) -> c_int;
-    type Enable = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
-    type Load = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, *mut *mut c_char) -> c_int;
-    type Row = unsafe extern "C" fn(*mut c_void, c_int, *mut *mut c_char, *mut *mut c_char) -> c_int;
-    type Exec = unsafe extern "C" fn(*mut c_void, *const c_char, Row, *mut c_void, *mut *mut c_char) -> c_int;
-    type Close = unsafe extern "C" fn(*mut c_void) -> c_int;
-
-    pub struct Other(*mut c_void);
-
-    impl Other {
-        /// Opens `libsqlite3.so.0` and loads the extension into it too.
-        pub fn load() -> Other {
-            const RTLD_NOW: c_int = 2;
-            // SAFETY: a library of the system.
-            let other = Other(unsafe { dlopen(c"libsqlite3.so.0".as_ptr(), RTLD_NOW) });
-            assert!(!other.0.is_null(), "libsqlite3.so.0 is not installed");
-            let db = other.open(":memory:");
-            let path = CString::new(super::library().to_str().unwrap()).unwrap();
-            let mut error = std::ptr::null_mut();
-            // SAFETY: functions of that SQLite with their own types.
-            unsafe {
-                other.symbol::<Enable>(c"sqlite3_enable_load_extension")(db, 1);
-                let rc =
-                    other.symbol::<Load>(c"sqlite3_load_extension")(db, path.as_ptr(), std::ptr::null(), &mut error);
-                assert_eq!(rc, 0);
-                other.symbol::<Close>(c"sqlite3_close")(db);
-            }
-            other
-        }
-
-        unsafe fn symbol<F: Copy>(&self, name: &CStr) -> F {
-            // SAFETY: the caller names the function's type.
-            unsafe {
-                let found = dlsym(self.0, name.as_ptr());
-                assert!(!found.is_null(), "{name:?}");
-                std::mem::transmute_copy(&found)
-            }
-        }
-
-        fn open(&self, uri: &str) -> *mut c_void {
-            const READWRITE_CREATE_URI: c_int = 2 | 4 | 64;
-            let uri = CString::new(uri).unwrap();
-            let mut db = std::ptr::null_mut();
-            // SAFETY: as above.
-            let rc = unsafe {
-                self.symbol::<Open>(c"sqlite3_open_v2")(uri.as_ptr(), &mut db, READWRITE_CREATE_URI, std::ptr::null())
-            };
-            assert_eq!(rc, 0);
-            db
-        }
-
-        /// The first column of every row.
-        pub fn texts(&self, uri: &str, sql: &str) -> Vec<String> {
-            unsafe extern "C" fn row(
-                rows: *mut c_void,
-                _: c_int,
-                values: *mut *mut c_char,
-                _: *mut *mut c_char,
-            ) -> c_int {
-                // SAFETY: `rows` is the vector below, the value a text.
-                unsafe { (*rows.cast::<Vec<String>>()).push(CStr::from_ptr(*values).to_str().unwrap().to_string()) };
-                0
-            }
-            let db = self.open(uri);
-            let sql = CString::new(sql).unwrap();
-            let mut rows: Vec<String> = Vec::new();
-            // SAFETY: as above.
-            unsafe {
-                let rc = self.symbol::<Exec>(c"sqlite3_exec")(
-                    db,
-                    sql.as_ptr(),
-                    row,
-                    (&raw mut rows).cast(),
-                    std::ptr::null_mut(),
-                );
-                assert_eq!(rc, 0, "{sql:?}");
-                assert_eq!(self.symbol::<Close>(c"sqlite3_close")(db), 0);
-            }
-            rows
-        }
-    }
 }

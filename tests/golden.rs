@@ -209,7 +209,7 @@ fn what_we_write_passes_the_independent_decoder() {
 
     let replica_folder = folder.path().join("replica");
     let (store, _) = replica("ls-0.5-file-levels", &replica_folder);
-    let plan = plan::plan(&restore::list(&store, Target::Latest, Options::default()).unwrap(), Target::Latest).unwrap();
+    let plan = plan::plan(&restore::list(&store, Options::default()).unwrap(), Target::Latest).unwrap();
     let inputs = plan.files.iter().map(|file| Decoder::new(store.stream(file).unwrap()).unwrap()).collect();
     let (header, bytes, _) = merge(inputs, Vec::new()).unwrap();
     assert_eq!(header.span, Span { min: Txid(1), max: plan.txid() });

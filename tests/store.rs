@@ -208,6 +208,31 @@ fn azure_keeps_every_promise() {
     let url = ReplicaUrl::parse(&text).expect("a URL");
     let io = Io::new();
     keeps_every_promise(&|| Store::open(&url, &azurite.env(), &io).expect("opened"));
+    let name = |text: &str| {
+        let url = ReplicaUrl::parse(&format!("{text}?endpoint={}", azurite.server.endpoint)).expect("a URL");
+        move |env: &dyn Fn(&str) -> Option<String>| Store::open(&url, env, &Io::new()).expect("opened").list(Level::RAW)
+    };
+    let missing = name("abs://devstoreaccount1@nowhere/app")(&azurite.env());
+    assert!(matches!(&missing, Err(Error::Refused(text)) if text.contains("`nowhere`")), "{missing:?}");
+    let wrong =
+        name("abs://devstoreaccount1@promises/a/b")(&|key| (key == "AZURE_STORAGE_KEY").then(|| "aHVudGVyMg==".into()));
+    assert!(
+        matches!(&wrong, Err(Error::Refused(text)) if text.contains("403") && !text.contains("aHVudGVyMg")),
+        "{wrong:?}"
+    );
+    let connection =
+        format!("DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={};", servers::AZURITE_KEY);
+    let connected =
+        name("abs://promises/a/b")(&|key| (key == "AZURE_STORAGE_CONNECTION_STRING").then(|| connection.clone()));
+    assert!(!connected.expect("a connection string").is_empty());
+}
+
+/// Goal: stores are shared between threads. Method: the compiler.
+#[test]
+fn a_store_may_be_shared_by_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Store>();
+    shared::<Io>();
 }
 
 /// Goal: Google's names, headers and conditions. Method: a double; what Google itself answers is not shown here.

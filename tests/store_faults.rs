@@ -263,6 +263,12 @@ fn wrong_credentials_and_a_missing_bucket_are_refused_and_say_what_to_do() {
     let listed = store.list(Level::RAW);
     let Err(Error::Refused(text)) = &listed else { panic!("{listed:?}") };
     assert!(text.contains("`nowhere`") && text.contains("does not exist"), "{text}");
+    let memory = Memory::start(Conditions::Kept);
+    let url = ReplicaUrl::parse(&format!("s3://nowhere/app?endpoint={}", memory.server.endpoint)).expect("a URL");
+    let store = Store::open(&url, &keys, &Io::new()).expect("opened");
+    for ended in [put(&store, 1, &noise(10)).map(drop), read_all(&store, &info(1, 10)).map(drop)] {
+        assert!(matches!(&ended, Err(Error::Refused(text)) if text.contains("`nowhere`")), "{ended:?}");
+    }
 }
 
 #[test]
@@ -271,6 +277,32 @@ fn another_region_is_named() {
     let listed = open("region", &memory.server.endpoint).list(Level::RAW);
     let Err(Error::Refused(text)) = &listed else { panic!("{listed:?}") };
     assert!(text.contains("region="), "{text}");
+}
+
+/// Goal: no other server is ever taken for an empty replica, over which a new database would be stored. Method:
+/// servers that answer 404, or 200 with some page, to everything.
+#[test]
+fn another_kind_of_server_is_never_an_empty_replica() {
+    let pages = [
+        (404, ""),
+        (404, "<html><body>not here</body></html>"),
+        (200, "<html><body>welcome to the hotel</body></html>"),
+        (200, "<?xml version=\"1.0\"?><ok/>"),
+        (200, "{}"),
+        (200, ""),
+        (204, ""),
+    ];
+    for (status, page) in pages {
+        let memory = Memory::checking(Conditions::Kept, move |_| Some(Response::new(status, page)));
+        for scheme in ["s3", "gs"] {
+            let url = format!("{scheme}://bucket/app?endpoint={}", memory.server.endpoint);
+            let url = ReplicaUrl::parse(&url).expect("a URL");
+            let env = |name: &str| if name == "GOOGLE_OAUTH_ACCESS_TOKEN" { Some("t".to_string()) } else { keys(name) };
+            let store = Store::open(&url, &env, &Io::new()).expect("opened").with_patience(PATIENCE);
+            let listed = store.list(Level::RAW);
+            assert!(matches!(listed, Err(Error::Refused(_) | Error::Unreachable(_))), "{status} {page}: {listed:?}");
+        }
+    }
 }
 
 /// Goal: a store that lies about conditions is found out and never replaces all the same, as far as looking

@@ -32,6 +32,12 @@ pub struct Place {
 impl Place {
     /// Looks at the path and refuses where Litestream does.
     pub fn new(path: &Path, force: bool) -> Result<Place, Failure> {
+        // A link stays, and the database that it leads to is meant.
+        let resolved = fs::canonicalize(path);
+        let path = resolved.as_deref().unwrap_or(path);
+        if resolved.is_err() && path.is_symlink() {
+            return Err(Failure::new(format!("cannot restore, {} is a link that leads nowhere", path.display())));
+        }
         let old = match fs::metadata(path) {
             Ok(old) => Some(old),
             Err(e) if e.kind() == ErrorKind::NotFound => None,

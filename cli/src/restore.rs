@@ -34,7 +34,7 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
         let hint = format!("{EXAMPLE} {}", args::text(url)?);
         return Err(Failure::with_hint("-o is required when restoring from a replica URL", hint));
     };
-    if flags.if_db_not_exists && out.symlink_metadata().is_ok() {
+    if flags.if_db_not_exists && out.exists() {
         notes.info("database already exists, skipping");
         return Ok(());
     }

@@ -209,6 +209,21 @@ fn existing_files_are_left_alone() {
     assert!(folder.starts_with("Error: cannot restore, output path is a directory: "), "{folder}");
 }
 
+/// Goal: a link to a database stays a link. Method: `-force` through one; one that leads nowhere is refused.
+#[test]
+fn a_link_is_followed() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("elsewhere")).unwrap();
+    fs::write(scene.path("elsewhere/real.db"), "old").unwrap();
+    std::os::unix::fs::symlink(scene.path("elsewhere/real.db"), scene.path("data/app.db")).unwrap();
+    assert_eq!(scene.restore(&["-force"]).code, 0);
+    assert!(scene.is_latest());
+    assert!(Path::new(&scene.path("data/app.db")).is_symlink());
+    assert_eq!(fs::read_dir(scene.path("elsewhere")).unwrap().count(), 1, "nothing is left beside it");
+    fs::remove_file(scene.path("elsewhere/real.db")).unwrap();
+    assert!(scene.restore(&[]).err.contains("a link that leads nowhere"));
+}
+
 /// Goal: `-force` keeps the old database until the new one is there. Method: a replica that turns out damaged, then
 /// a good one; the old file's mode is kept and its WAL goes.
 #[test]

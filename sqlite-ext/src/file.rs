@@ -50,10 +50,10 @@ fn database<'a>(file: *mut sqlite3_file) -> &'a mut Database {
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite closes a file once and uses it no more.
     let mut database = unsafe { handle::unwrap::<Database>(file) };
-    if database.is_ours() {
-        if let Some(life) = fork::current() {
-            life.open.remove(database.name);
-        }
+    if database.is_ours()
+        && let Some(life) = fork::current()
+    {
+        life.open.remove(database.name);
     }
     database.leave();
     forward!(file, xClose => SQLITE_IOERR)
@@ -189,16 +189,25 @@ unsafe extern "C" fn x_shm_map(
     rc
 }
 
+/// The first slot of a reader: below it are WRITE, CKPT and RECOVER.
+const READ0_SLOT: u8 = 3;
+
 unsafe extern "C" fn x_shm_lock(file: *mut sqlite3_file, slot: c_int, n: c_int, flags: c_int) -> c_int {
     let database = database(file);
     let exclusive = flags & SQLITE_SHM_EXCLUSIVE != 0;
     let (at, count) = (slot as u8, n as u8);
+    // Readers' locks come and go with every statement: the engine is spared what says nothing to it.
+    let says_something = exclusive && (at < READ0_SLOT || count > 1);
     if flags & SQLITE_SHM_UNLOCK != 0 {
-        database.tell((), |conn, _, wal| conn.shm_unlocking(at, count, exclusive, wal));
+        if says_something {
+            database.tell((), |conn, _, wal| conn.shm_unlocking(at, count, exclusive, wal));
+        }
         database.slot_falls(slot, exclusive);
         return forward!(file, xShmLock, slot, n, flags => SQLITE_IOERR);
     }
-    if database.tell(Answer::Forward, |conn, _, _| conn.shm_locking(at, count, exclusive)) == Answer::Busy {
+    if says_something
+        && database.tell(Answer::Forward, |conn, _, _| conn.shm_locking(at, count, exclusive)) == Answer::Busy
+    {
         return SQLITE_BUSY;
     }
     let rc = forward!(file, xShmLock, slot, n, flags => SQLITE_IOERR);
@@ -206,7 +215,9 @@ unsafe extern "C" fn x_shm_lock(file: *mut sqlite3_file, slot: c_int, n: c_int, 
         return rc;
     }
     let refused = database.slot_granted(slot, n, exclusive)
-        || database.tell(Answer::Forward, |conn, _, wal| conn.shm_locked(at, count, exclusive, wal)) == Answer::Busy;
+        || (says_something
+            && database.tell(Answer::Forward, |conn, _, wal| conn.shm_locked(at, count, exclusive, wal))
+                == Answer::Busy);
     if refused {
         database.slot_falls(slot, exclusive);
         // As SQLite does: an unlock of the wal-index has no other outcome that matters.

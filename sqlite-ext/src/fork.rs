@@ -19,6 +19,8 @@ pub struct Life {
     pub registry: Registry,
     /// The open handles on replicated databases, by the file name that SQLite gave.
     pub open: Open,
+    used: AtomicBool,
+    warned: AtomicBool,
     /// Failed opens that were told on stderr, by path; at most [`TOLD_MAX`].
     told: Mutex<HashMap<String, String>>,
 }
@@ -64,6 +66,8 @@ pub fn ensure() -> &'static Life {
             number: life(),
             registry: Registry::new(),
             open: Open::default(),
+            used: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
             told: Mutex::default(),
         }));
         if CURRENT.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -74,6 +78,21 @@ pub fn ensure() -> &'static Life {
 }
 
 impl Life {
+    /// A database was opened through us.
+    pub fn use_it(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// True once a database was opened through us.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// True the first time that the warning about plain names is due.
+    pub fn warn_once(&self) -> bool {
+        !self.warned.swap(true, Ordering::Relaxed)
+    }
+
     /// True where this failed open has not been told on stderr yet.
     pub fn tell(&self, path: &str, text: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -2,10 +2,11 @@
 //! straight into SQLite's memory and is the base VFS's own from then on.
 
 use crate::database::Database;
+use crate::fork::{self, Life};
 use crate::handle::{self, as_real, real};
 use crate::register::Registration;
 use crate::wal_file::{self, Wal};
-use crate::{border, failed, file as database_file, fork, log, sql};
+use crate::{border, failed, file as database_file, log, sql};
 use libsqlite3_sys::{
     SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_MAIN_JOURNAL,
     SQLITE_OPEN_READONLY, SQLITE_OPEN_WAL, sqlite3_file,
@@ -81,22 +82,35 @@ unsafe fn open_database(
     let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
     // SAFETY: a name from SQLite.
     let params: Vec<_> = (0..PARAMS_MAX).map_while(|n| unsafe { registration.api.uri_parameter(name, n) }).collect();
+    let door = door(registration, &params);
     let ask = Ask {
         path,
         params: &params,
         read_only: flags & SQLITE_OPEN_READONLY != 0 || is_on(&params, "immutable"),
         create: flags & SQLITE_OPEN_CREATE != 0,
-        door: door(registration, &params),
+        door,
         unsafe_locks: unsafe_locks(registration.base_name(), &params),
         base: Arc::clone(&registration.base_vfs),
     };
+    let read_only = ask.read_only;
     let opening = border::guard(|| fork::ensure().registry.open(ask))
         .map_err(|panic| format!("{panic} (a defect of litestream: please report it)"))
         .and_then(|opening| opening.map_err(|error| error.to_string()));
+    if opening.is_ok() {
+        fork::ensure().use_it();
+    }
     // SAFETY: the caller's promise, in each arm.
     unsafe {
         match opening {
-            Ok(Opening::PassThrough) => base_open(registration, name, file, flags, got),
+            Ok(Opening::PassThrough) => {
+                let unasked = door == Door::Default && registration.door() == Door::Named && !read_only;
+                if unasked && fork::ensure().warn_once() {
+                    ::log::warn!(target: "litestream", "{} is not replicated: it was opened by a plain name (ATTACH, VACUUM \
+                          INTO, sqlite3_open_v2); where it should be, give vfs=litestream&replica=URL in its URI; \
+                          this is said once", path.display());
+                }
+                base_open(registration, name, file, flags, got)
+            }
             Ok(Opening::Replicated(pending)) => wrap_database(registration, name, file, flags, got, pending),
             Err(reason) => {
                 report(registration, path, &reason);
@@ -208,13 +222,16 @@ unsafe fn owner(registration: &'static Registration, name: *const c_char) -> Opt
     life.open.find(unsafe { registration.api.filename_database(name) })
 }
 
-/// `vfs=litestream` in the URI asks for replication whichever entry point made us the default.
+/// The entry point whose rules hold for an open. `vfs=litestream` in the URI asks for replication whichever one made
+/// us the default. ATTACH and VACUUM INTO of a plain name come through the VFS of their connection without anybody
+/// asking for replication: nothing here tells them from `sqlite3_open_v2`, but they are never the first.
 fn door(registration: &Registration, params: &[(String, String)]) -> Door {
     if params.iter().any(|(key, value)| key == "vfs" && value == "litestream") {
-        Door::Named
-    } else {
-        registration.door()
+        return Door::Named;
     }
+    let asked = params.iter().any(|(key, _)| key.to_ascii_lowercase().starts_with("replica"))
+        || std::env::var_os("LITESTREAM_REPLICA_URL").is_some();
+    if !asked && fork::current().is_some_and(Life::is_used) { Door::Default } else { registration.door() }
 }
 
 /// Why a database opened like this cannot be replicated: its locks do not keep other processes out, or keep

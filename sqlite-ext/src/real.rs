@@ -165,23 +165,20 @@ impl Region for Mapped {
             buf.fill(0);
             return;
         }
-        let mut at = offset;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            // SAFETY: inside the region, see above; aligned where four bytes are read at once.
-            unsafe {
-                if at.is_multiple_of(4) && rest.len() >= 4 {
-                    let word = (*memory).byte_add(at).cast::<AtomicU32>();
-                    rest[..4].copy_from_slice(&(*word).load(Ordering::Acquire).to_ne_bytes());
-                    rest = &mut rest[4..];
-                    at += 4;
-                } else {
-                    rest[0] = (*(*memory).byte_add(at).cast::<AtomicU8>()).load(Ordering::Acquire);
-                    rest = &mut rest[1..];
-                    at += 1;
-                }
+        if offset.is_multiple_of(4) && buf.len().is_multiple_of(4) {
+            for (index, bytes) in buf.chunks_exact_mut(4).enumerate() {
+                // SAFETY: inside the region, see above, and aligned.
+                let word = unsafe { &*(*memory).byte_add(offset + 4 * index).cast::<AtomicU32>() };
+                bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            }
+        } else {
+            for (index, byte) in buf.iter_mut().enumerate() {
+                // SAFETY: inside the region, see above.
+                *byte = unsafe { &*(*memory).byte_add(offset + index).cast::<AtomicU8>() }.load(Ordering::Relaxed);
             }
         }
+        // What was read counts only where its own checksum holds; nothing later may be read before it.
+        std::sync::atomic::fence(Ordering::Acquire);
     }
 
     fn store_u32(&self, offset: usize, value: u32) {

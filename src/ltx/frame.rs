@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use lz4_flex::frame::FrameDecoder;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 
 /// Bytes before the payload of a page that is written as a block.
 pub const MAX_FRAME_HEADER: usize = 10;
@@ -53,7 +53,7 @@ impl FrameWriter {
 }
 
 /// Reads frames from bytes that arrive in order, with buffers that are used again.
-pub struct FrameReader<R: Read> {
+pub struct FrameReader<R: BufRead> {
     /// Its own bytes are the file's; between two LZ4 frames it holds no state, so blocks are read beneath it.
     input: FrameDecoder<Counted<R>>,
     page_size: PageSize,
@@ -66,7 +66,7 @@ pub(super) enum Found {
     EndMarker,
 }
 
-impl<R: Read> FrameReader<R> {
+impl<R: BufRead> FrameReader<R> {
     /// A reader of frames; `input` stands at the first of them.
     pub fn new(input: R, page_size: PageSize) -> FrameReader<R> {
         FrameReader { input: FrameDecoder::new(Counted { inner: input, count: 0 }), page_size, payload: Vec::new() }
@@ -134,12 +134,19 @@ impl<R: Read> FrameReader<R> {
         if size > limit {
             return Err(Error::Corrupt(format!("LTX page {} has a block of {size} bytes, more than {limit}", pgno.0)));
         }
-        let mut payload = std::mem::take(&mut self.payload);
-        payload.resize(limit, 0);
-        self.fill(&mut payload[..size], "in a page")?;
-        let length = decompress_into(&payload[..size], page)
-            .map_err(|e| Error::Corrupt(format!("LTX page {} does not decompress: {e}", pgno.0)))?;
-        self.payload = payload;
+        let input = self.input.get_mut();
+        let ahead = input.inner.fill_buf().map_err(|e| read_error(e, "in a page"))?;
+        let length = if ahead.len() >= size {
+            let length = decompress_into(&ahead[..size], page);
+            input.inner.consume(size);
+            input.count += size as u64;
+            length
+        } else {
+            self.payload.resize(limit, 0);
+            input.read_exact(&mut self.payload[..size]).map_err(|e| read_error(e, "in a page"))?;
+            decompress_into(&self.payload[..size], page)
+        };
+        let length = length.map_err(|e| Error::Corrupt(format!("LTX page {} does not decompress: {e}", pgno.0)))?;
         if length != page.len() {
             return Err(Error::Corrupt(format!("LTX page {} is {length} bytes long, expected {}", pgno.0, page.len())));
         }

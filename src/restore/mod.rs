@@ -27,7 +27,7 @@ const LISTED_FILE: u64 = 200;
 /// How a restore goes about its work.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// Threads, the caller's own among them; each needs about 6 MiB.
+    /// Threads, the caller's own among them; each needs about 3 MiB.
     pub parallelism: usize,
     /// A time outside of what the replica covers is an error instead of its nearest state.
     pub bounded: bool,
@@ -120,45 +120,53 @@ pub fn carry_out(store: &Store, target: Target, mut plan: Plan, out: &Path, opti
     result
 }
 
-/// Every file of a replica. With exact creation times where the target is a time, which may cost a request each.
-pub fn list(store: &Store, target: Target, options: Options<'_>) -> Result<Vec<FileInfo>> {
-    let levels: Vec<Level> = Level::all().collect();
-    let heard = AtomicU64::new(0);
-    let hear = |answers: usize| {
-        let fetched = heard.fetch_add(LISTED_FILE * (1 + answers as u64), Ordering::Relaxed);
-        (options.progress)(Progress { fetched, ..Progress::default() });
-    };
-    let listed = in_parallel(&levels, options, |&level| store.list(level).inspect(|files| hear(files.len())))?;
-    let files: Vec<FileInfo> = listed.into_iter().flatten().collect();
-    if !matches!(target, Target::Time(_)) {
-        return Ok(files);
-    }
-    let created = in_parallel(&files, options, |file| match store.created(file).inspect(|_| hear(1)) {
-        // Deleted since it was listed.
-        Err(Error::NoBackup(_)) => Ok(None),
-        other => other.map(Some),
-    })?;
-    let exact = files.into_iter().zip(created);
-    Ok(exact.filter_map(|(file, created)| Some(FileInfo { listed: created?, ..file })).collect())
-}
-
 /// Lists and plans.
 pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Plan> {
-    let files = list(store, target, options)?;
-    if let (Target::Time(time), true) = (target, options.bounded) {
-        match plan::bounds(&files) {
-            None => return Err(Error::Usage("no backups found".into())),
-            Some((oldest, newest)) if time < oldest || time > newest => {
-                return Err(Error::Usage(format!(
-                    "timestamp does not exist: the replica covers {} to {}",
-                    oldest.rfc3339(),
-                    newest.rfc3339()
-                )));
-            }
-            Some(_) => {}
+    let listed = list(store, options)?;
+    let Target::Time(time) = target else { return plan::plan(&listed, target) };
+    let files = exact(store, &listed, options)?;
+    if options.bounded {
+        let Some((oldest, newest)) = plan::bounds(&files) else {
+            return Err(Error::Usage("no backups found".into()));
+        };
+        // The store's own clock counts too: it is what a person reads in listings.
+        let newest = plan::bounds(&listed).map_or(newest, |(_, last)| last.max(newest));
+        if time < oldest || time > newest {
+            let (oldest, newest) = (oldest.rfc3339(), newest.rfc3339());
+            return Err(Error::Usage(format!("timestamp does not exist: the replica covers {oldest} to {newest}")));
         }
     }
     plan::plan(&files, target)
+}
+
+/// Every file of a replica, with the times of the listing.
+pub fn list(store: &Store, options: Options<'_>) -> Result<Vec<FileInfo>> {
+    let levels: Vec<Level> = Level::all().collect();
+    let heard = AtomicU64::new(0);
+    let listed =
+        in_parallel(&levels, options, |&level| store.list(level).inspect(|files| hear(&heard, files.len(), options)))?;
+    Ok(listed.into_iter().flatten().collect())
+}
+
+/// The same files with their exact creation times, which may cost a request each. Those deleted meanwhile are left out.
+pub fn exact(store: &Store, files: &[FileInfo], options: Options<'_>) -> Result<Vec<FileInfo>> {
+    let heard = AtomicU64::new(0);
+    let created = in_parallel(files, options, |file| {
+        let created = store.created(file);
+        hear(&heard, 1, options);
+        match created {
+            Err(Error::NoBackup(_)) => Ok(None),
+            other => other.map(|listed| Some(FileInfo { listed, ..file.clone() })),
+        }
+    })?;
+    Ok(created.into_iter().flatten().collect())
+}
+
+/// An answer came: that is progress.
+fn hear(heard: &AtomicU64, files: usize, options: Options<'_>) {
+    let step = LISTED_FILE * (1 + files as u64);
+    let fetched = heard.fetch_add(step, Ordering::Relaxed) + step;
+    (options.progress)(Progress { fetched, ..Progress::default() });
 }
 
 /// Why a plan was not carried out.

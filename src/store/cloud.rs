@@ -87,7 +87,9 @@ impl Cloud {
     /// What a person without credentials should set.
     pub fn credentials_hint(&self) -> &'static str {
         match self.kind {
-            Kind::S3 { .. } => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or LITESTREAM_…)",
+            Kind::S3 { .. } => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or LITESTREAM_…); profiles in ~/.aws are not read"
+            }
             Kind::Gcs { .. } => "set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account",
             Kind::Azure { .. } => "set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or LITESTREAM_AZURE_ACCOUNT_KEY",
         }

@@ -153,10 +153,11 @@ impl Folder {
     /// Makes the level's folder durable and sweeps it, once for each store.
     fn make_ready(&self, level: Level) -> Result<()> {
         let bit = 1 << level.get();
-        if self.ready.load(Ordering::Acquire) & bit != 0 {
+        let folder = self.level(level);
+        // Looked at each time: a folder may go away under a process that runs for months.
+        if self.ready.load(Ordering::Acquire) & bit != 0 && folder.is_dir() {
             return Ok(());
         }
-        let folder = self.level(level);
         make_durable(&folder)?;
         sweep(&folder)?;
         self.ready.fetch_or(bit, Ordering::Release);

@@ -4,7 +4,7 @@
 //! silence, and the condition on the completion of a multipart upload.
 
 use super::job::{Failure, Job, What};
-use super::requests::Counts;
+use super::requests::{self, Counts};
 use super::tls::{Clients, reason};
 use crate::limits::{ERROR_BODY, METADATA_TIMEOUT};
 use async_trait::async_trait;
@@ -76,6 +76,7 @@ impl HttpService for Service {
         let job = Job::current(self.silence);
         let host = request.uri().authority().map(|a| a.as_str().to_string()).unwrap_or_default();
         self.wire.counts.note(&request, host == self.wire.home);
+        let is_listing = host == self.wire.home && requests::is_listing(&request);
         self.wire.condition(&mut request).await?;
         let is_head = request.method() == Method::HEAD;
         let answer = self.send(request, &job).await;
@@ -90,7 +91,8 @@ impl HttpService for Service {
         let watched = HttpResponseBody::new(Watched::new(body, Arc::clone(&job), self.silence, &host));
         if parts.status.as_u16() < 300 {
             job.succeeded();
-            return Ok(HttpResponse::from_parts(parts, watched));
+            let body = if is_listing { listing(watched, &job, host).await? } else { watched };
+            return Ok(HttpResponse::from_parts(parts, body));
         }
         // The error's body is read here, for its code, and passed on as bytes.
         let text = if is_head { Bytes::new() } else { head_of(watched).await };
@@ -257,6 +259,19 @@ impl Body for Watched {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// A page of a listing, looked at before it is believed: any well-formed XML without objects in it would pass
+/// for an empty replica further up, also the page of some other server that answers 200 to everything.
+async fn listing(body: HttpResponseBody, job: &Job, host: String) -> Result<HttpResponseBody, HttpError> {
+    let page = body.bytes().await?;
+    let head = String::from_utf8_lossy(&page[..page.len().min(1024)]);
+    if head.contains("<ListBucketResult") || head.contains("<EnumerationResults") {
+        return Ok(page.into());
+    }
+    let text = "its answer is no listing: this is not the store that is meant".to_string();
+    job.failed(Failure { host, what: What::Connection(text.clone()) });
+    Err(HttpError::new(HttpErrorKind::Decode, Text(text)))
 }
 
 /// The first bytes of a body; an error ends it.

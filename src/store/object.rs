@@ -32,7 +32,7 @@ pub(super) struct Object {
     io: Io,
     pub(super) patience: Duration,
     link: Mutex<Option<Arc<Link>>>,
-    pub(super) fence: Mutex<Fence>,
+    pub(super) fence: Fence,
     counts: Arc<Counts>,
 }
 
@@ -60,7 +60,7 @@ impl Object {
             io: io.clone(),
             patience: NO_PROGRESS,
             link: Mutex::new(None),
-            fence: Mutex::new(Fence::default()),
+            fence: Fence::default(),
             counts: Arc::default(),
         })
     }
@@ -71,11 +71,15 @@ impl Object {
         let prefix = key(&folder)?;
         let store = Arc::clone(&link.store);
         let found = link.call("list", &folder, async move { store.list(Some(&prefix)).try_collect::<Vec<_>>().await });
-        let found = match found {
-            // A prefix that was never written to.
-            Err(Error::NoBackup(_)) => Vec::new(),
-            other => other?,
-        };
+        // A prefix without objects is an empty answer. Whoever says 404 is not the store that is meant, and must
+        // never be taken for an empty replica.
+        let found = found.map_err(|e| match e {
+            Error::NoBackup(_) => Error::Refused(format!(
+                "replica {}: cannot list: {} answered 404; correct bucket or endpoint",
+                self.url, link.wire.home
+            )),
+            other => other,
+        })?;
         let mut files: Vec<FileInfo> = found
             .into_iter()
             .filter_map(|meta| {
@@ -128,7 +132,7 @@ impl Object {
     }
 
     pub fn is_fenced(&self) -> Option<bool> {
-        self.fence.lock().unwrap_or_else(PoisonError::into_inner).is_fenced()
+        self.fence.is_fenced()
     }
 
     pub fn requests(&self) -> Requests {

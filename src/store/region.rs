@@ -55,3 +55,48 @@ pub(super) async fn ask(clients: &Clients, server: &str, bucket: &str) -> Result
         None => Err(unreachable(format!("it answered {} without naming one", answer.status().as_u16()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Io;
+    use crate::store::tls::Roots;
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    /// Goal: a bucket names its region whether or not it lets us in. Method: a server of one answer.
+    #[test]
+    fn a_bucket_names_its_region_even_to_strangers() {
+        let running = Io::new().running().expect("a thread");
+        let asked = |answer: &'static str| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            let server = format!("http://{}", listener.local_addr().expect("an address"));
+            let served = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("asked");
+                let mut head = [0; 4096];
+                let length = stream.read(&mut head).expect("a request");
+                stream.write_all(answer.as_bytes()).expect("answered");
+                String::from_utf8_lossy(&head[..length]).into_owned()
+            });
+            let clients = running.clients(&Roots::System);
+            let job = Job::new(Duration::from_secs(5));
+            let found = running.call(&job, async move { ask(&clients, &server, "my.bucket").await });
+            assert!(served.join().expect("served").starts_with("HEAD /my.bucket HTTP/1.1"));
+            found.expect("an answer")
+        };
+        let named = "x-amz-bucket-region: eu-west-3\r\ncontent-length: 0\r\n\r\n";
+        for status in ["200 OK", "403 Forbidden", "301 Moved Permanently"] {
+            let answer: &'static str = format!("HTTP/1.1 {status}\r\n{named}").leak();
+            assert_eq!(asked(answer).expect("named"), "eu-west-3", "{status}");
+        }
+        assert!(matches!(asked("HTTP/1.1 404 Not Found\r\n\r\n"), Err(Error::Refused(_))));
+        assert!(matches!(asked("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), Err(Error::Unreachable(_))));
+    }
+
+    #[test]
+    fn an_account_is_named_once() {
+        assert_eq!(with_account("https://a.blob.core.windows.net", "a"), "https://a.blob.core.windows.net");
+        assert_eq!(with_account("http://127.0.0.1:10000/", "a"), "http://127.0.0.1:10000/a");
+        assert_eq!(with_account("http://127.0.0.1:10000/a", "a"), "http://127.0.0.1:10000/a");
+    }
+}

@@ -47,7 +47,7 @@ impl Counts {
         let counter = match *request.method() {
             _ if !at_home => &self.other,
             Method::HEAD => &self.head,
-            Method::GET if asks("list-type") || query.contains("comp=list") => &self.list,
+            Method::GET if is_listing(request) => &self.list,
             Method::GET => &self.get,
             Method::POST if asks("delete") || query.contains("comp=batch") => &self.delete,
             Method::DELETE => &self.delete,
@@ -67,6 +67,12 @@ impl Counts {
             other: get(&self.other),
         }
     }
+}
+
+/// True for a page of a listing, in S3's, Google's and Azure's words.
+pub(super) fn is_listing(request: &HttpRequest) -> bool {
+    let query = request.uri().query().unwrap_or("");
+    request.method() == Method::GET && (query.contains("list-type=2") || query.contains("comp=list"))
 }
 
 pub(super) fn one(counter: &AtomicU64) {

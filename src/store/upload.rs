@@ -41,7 +41,7 @@ impl Object {
         let name = link.name(level, span);
         let target = Target { name: &name, created };
         let is_large = size > SINGLE_PUT;
-        let honest = self.is_honest(&link, is_large)?;
+        let honest = self.fence.is_honest(&link, is_large)?;
         // Without honest conditions this look is all there is; before many parts it may save them.
         if (!honest || is_large) && link.holds(&name, size, body)? {
             return Ok(Put::AlreadyThere);

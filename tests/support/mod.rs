@@ -3,6 +3,8 @@
 //! Every program runs in a folder of the test's own and for a bounded time.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part of this
 
+pub mod other_sqlite;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

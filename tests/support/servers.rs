@@ -35,21 +35,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Runs `command` below the shell; `folder` is removed at the end.
-    fn start(mut command: Vec<String>, folder: &Path, port: u16) -> Server {
+    /// Runs `command` below the shell; `folder` and `litter` are removed at the end.
+    fn start(mut command: Vec<String>, folder: &Path, port: u16, litter: &[String]) -> Server {
         let script = r#"
             dir="$1"; shift
             "$@" >"$dir/log" 2>&1 </dev/null &
             pid=$!
             (while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done; [ -d "$dir" ] && : >"$dir/gone") &
+            watcher=$!
             read -r line
+            kill "$watcher" 2>/dev/null
+            wait "$watcher" 2>/dev/null
             kill "$pid" 2>/dev/null
             for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
                 kill -0 "$pid" 2>/dev/null || break
                 sleep 0.1
             done
             kill -9 "$pid" 2>/dev/null
-            rm -rf "$dir"
+            rm -rf "$dir" $litter
         "#;
         let mut args = vec!["-c".to_string(), script.to_string(), "sh".to_string(), folder.display().to_string()];
         args.append(&mut command);
@@ -57,6 +60,7 @@ impl Server {
             .args(args)
             .current_dir(folder)
             .env_remove("AWS_CA_BUNDLE")
+            .env("litter", litter.join(" "))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -134,8 +138,16 @@ impl Seaweed {
             "-s3.port.lance=0".to_string(),
         ]);
         command.extend_from_slice(options);
+        // It leaves sockets behind in a folder of its own choice.
+        let temporary = std::env::temp_dir();
+        let socket = |name: &&str, port: &u16| format!("{}/seaweedfs-{name}-{port}.sock", temporary.display());
+        let sockets: Vec<String> = ["filer", "s3", "master-grpc", "volume-grpc", "filer-grpc", "s3-grpc"]
+            .iter()
+            .flat_map(|name| ports.iter().map(move |port| (name, port)))
+            .map(|(name, port)| socket(name, port))
+            .collect();
         let (filer, s3) = (ports[4], ports[6]);
-        let mut server = Server::start(command, &folder, s3);
+        let mut server = Server::start(command, &folder, s3, &sockets);
         let filer = format!("127.0.0.1:{filer}");
         let up = |address: &str| http(address, "GET", "/", &[], b"").is_ok();
         server.wait_until(&folder, "SeaweedFS", || up(&filer) && up(&format!("127.0.0.1:{s3}")));
@@ -161,10 +173,17 @@ impl Seaweed {
         let began = Instant::now();
         loop {
             match http(&self.filer, "POST", &format!("/buckets/{name}/"), &[], b"") {
-                Ok((status, _)) if status < 300 => return,
-                answer if began.elapsed() > START => panic!("bucket {name} cannot be made: {answer:?}"),
-                _ => std::thread::sleep(Duration::from_millis(200)),
+                // The first write makes volumes, which takes seconds: not in the test's own time.
+                Ok((status, _)) if status < 300 => {
+                    let first = format!("/buckets/{name}/.first");
+                    if http(&self.filer, "PUT", &first, &[], b"first").is_ok_and(|(status, _)| status < 300) {
+                        http(&self.filer, "DELETE", &first, &[], b"").expect("deleted");
+                        return;
+                    }
+                }
+                answer => assert!(began.elapsed() < START, "bucket {name} cannot be made: {answer:?}"),
             }
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 
@@ -198,7 +217,7 @@ impl Azurite {
             "--blobPort".to_string(),
             port.to_string(),
         ];
-        let mut server = Server::start(command.to_vec(), &folder, port);
+        let mut server = Server::start(command.to_vec(), &folder, port, &[]);
         let address = server.address.clone();
         server.wait_until(&folder, "Azurite", || http(&address, "GET", "/", &[], b"").is_ok());
         Azurite { server }
