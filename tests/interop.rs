@@ -29,20 +29,12 @@ use std::time::{Duration, Instant};
 use support::Said;
 
 /// Intervals of the golden files: everything that the sidecar does happens within seconds.
-const SHORT: Intervals = Intervals {
-    levels: ["2s", "6s"],
-    snapshot: "8s",
-    snapshot_retention: "14s",
-    l0_retention: "6s",
-};
+const SHORT: Intervals =
+    Intervals { levels: ["2s", "6s"], snapshot: "8s", snapshot_retention: "14s", l0_retention: "6s" };
 
 /// A take-over that throws raw files away as soon as they are compacted, and keeps snapshots.
-const HASTY: Intervals = Intervals {
-    levels: ["2s", "6s"],
-    snapshot: "6s",
-    snapshot_retention: "24h",
-    l0_retention: "1s",
-};
+const HASTY: Intervals =
+    Intervals { levels: ["2s", "6s"], snapshot: "6s", snapshot_retention: "24h", l0_retention: "1s" };
 
 static S3: LazyLock<Seaweed> = LazyLock::new(|| {
     let seaweed = Seaweed::start();
@@ -89,7 +81,8 @@ fn by_command_line(url: &str, arguments: &[&str], out: &Path) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// Both restore the same bytes to a target, or neither does.
+/// Both restore the same bytes to a target, or neither does. (On S3 Litestream refuses a time by when the objects
+/// came, not by the times that it gave them; ours has no need to.)
 #[track_caller]
 fn both_restore(url: &str, arguments: &[&str], folder: &Path) -> Option<Vec<u8>> {
     let theirs = litestream::restored(url, arguments, &folder.join("theirs.db"));
@@ -100,6 +93,7 @@ fn both_restore(url: &str, arguments: &[&str], folder: &Path) -> Option<Vec<u8>>
             Some(theirs)
         }
         (Err(_), Err(_)) => None,
+        (Err(theirs), Ok(_)) if url.starts_with("s3:") && theirs.contains("timestamp does not exist") => None,
         (theirs, ours) => panic!(
             "{arguments:?}: Litestream {}, ours {}",
             theirs.map_or_else(|e| e, |_| "restores".into()),
@@ -210,14 +204,17 @@ fn sidecar_writes(path: &Path, home: &Home, intervals: &Intervals, first: i64, s
     image(path)
 }
 
-/// Every boundary of a replica, restored by both to the same bytes.
-fn all_boundaries(place: &Place, folder: &Path) -> BTreeMap<Txid, Vec<u8>> {
+/// Boundaries of a replica, the oldest and the newest among them, restored by both to the same bytes.
+fn some_boundaries(place: &Place, folder: &Path) -> BTreeMap<Txid, Vec<u8>> {
     let restored = |txid: Txid| both_restore(&place.replica, &["-txid", &txid.to_string()], folder);
-    boundaries(place).into_iter().filter_map(|txid| Some((txid, restored(txid)?))).collect()
+    let all: Vec<Txid> = boundaries(place).into_iter().collect();
+    let every = (all.len() / 20).max(1);
+    let chosen = all.iter().rev().step_by(every).chain(all.first()).copied();
+    chosen.filter_map(|txid| Some((txid, restored(txid)?))).collect()
 }
 
 /// Times between the files of a replica, restored by both to the same bytes; how many were.
-fn all_times(place: &Place, folder: &Path) -> usize {
+fn some_times(place: &Place, folder: &Path) -> usize {
     let store = place.store();
     let times: BTreeSet<Time> = place.listing().iter().map(|file| store.created(file).unwrap()).collect();
     let times: Vec<Time> = times.into_iter().collect();
@@ -234,9 +231,9 @@ fn we_restore_and_continue(home: &Home, folder: &Path, in_place: bool) {
     let wanted = [0, 1, 2, 9].map(|level| Level::new(level).unwrap());
     assert!(wanted.iter().all(|level| levels.contains(level)), "only levels {levels:?} were written");
     same_pages(&last, &both_restore(&home.url, &[], folder).unwrap());
-    let before = all_boundaries(&place, folder);
-    assert!(before.len() > 10, "{} boundaries can be restored", before.len());
-    assert!(all_times(&place, folder) > 3);
+    let before = some_boundaries(&place, folder);
+    assert!(before.len() > 8, "{} boundaries can be restored", before.len());
+    assert!(some_times(&place, folder) > 3);
 
     let ours = if in_place { place.clone() } else { place.elsewhere(&folder.join("moved.db")) };
     let connection = ours.open_wal();
@@ -247,14 +244,14 @@ fn we_restore_and_continue(home: &Home, folder: &Path, in_place: bool) {
         same_pages(&moment.image, &both_restore(&home.url, &["-txid", &moment.txid.to_string()], folder).unwrap());
     }
     for (txid, image) in before {
-        same_pages(&image, &both_restore(&home.url, &["-txid", &txid.to_string()], folder).unwrap());
+        same_pages(&image, &litestream::restored(&home.url, &["-txid", &txid.to_string()], &folder.join("o")).unwrap());
     }
     drop(connection);
     assert_eq!(integrity(&ours.path), "ok");
 }
 
 /// Goal: who used Litestream moves to us with all history. Method: its sidecar writes levels and snapshots under a
-/// workload; both restore every boundary and times to the same bytes; ours restores by opening, goes on, and
+/// workload; both restore its boundaries and times to the same bytes; ours restores by opening, goes on, and
 /// Litestream restores what came then, and what was before.
 #[test]
 fn a_folder_replica_of_litestream_is_restored_by_open_and_continued() {
@@ -298,7 +295,7 @@ fn litestream_takes_over(home: &Home, folder: &Path) {
     let left = sidecar_writes(&path, home, &HASTY, 100, 12);
     same_pages(&left, &both_restore(&home.url, &["-integrity-check", "full"], folder).unwrap());
     let known: BTreeMap<Txid, &Vec<u8>> = moments.iter().map(|moment| (moment.txid, &moment.image)).collect();
-    let after = all_boundaries(&place, folder);
+    let after = some_boundaries(&place, folder);
     assert!(after.contains_key(&Txid(1)), "our first image is gone");
     assert!(after.keys().any(|txid| *txid > last), "nothing of theirs can be restored");
     for (txid, image) in &after {
@@ -306,7 +303,7 @@ fn litestream_takes_over(home: &Home, folder: &Path) {
             same_pages(wanted, image);
         }
     }
-    all_times(&place, folder);
+    some_times(&place, folder);
 
     // And back again: the replica is beyond what we stored, so a person has to decide.
     let refused = place.try_open().map(|_| ()).unwrap_err().to_string();
