@@ -134,7 +134,10 @@ impl Registry {
         }
         if let Some(db) = known.dbs.get(ask.path) {
             let used = db.replica().map(|replica| replica.settings.url.identity());
-            if used.as_deref() == Some(identity.as_str()) {
+            // Nobody holds it (a failed open, or closed and all stored): what is said now counts.
+            let is_said_anew = Arc::strong_count(db) == 1
+                && db.replica().is_none_or(|replica| replica.settings != settings || replica.env != env);
+            if used.as_deref() == Some(identity.as_str()) && !is_said_anew {
                 return Ok(Some(Arc::clone(db)));
             }
             if let Some(replica) = db.replica().filter(|_| db.connections() > 0) {
