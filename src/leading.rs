@@ -6,6 +6,7 @@ use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::finding::{Found, journal_is_wal};
 use crate::image::{self, Snapshot};
 use crate::limits;
@@ -150,6 +151,7 @@ impl<'a> Leading<'a> {
         let outgoing = self.outgoing.as_ref().expect("the caller looked");
         self.db.report.captured(outgoing.txid);
         outgoing.put(&self.store)?;
+        fault::point("put-done");
         let mut state = self.state.clone();
         if let Some(written) = self.db.spool().state()? {
             if written.number != state.number {
@@ -166,6 +168,7 @@ impl<'a> Leading<'a> {
         self.db.spool().set_state(&mut state)?;
         self.state = state;
         remove(&outgoing.path)?;
+        fault::point("ltx-removed");
         self.outgoing = None;
         self.db.report.stored(self.state.txid, self.state.cursor, self.store.is_fenced() != Some(false));
         Ok(true)
@@ -223,6 +226,7 @@ impl<'a> Leading<'a> {
                 }
                 for segment in pending.segments.drain(..) {
                     remove(&segment.path)?;
+                    fault::point("segment-removed");
                 }
                 Ok(Turn::More)
             }

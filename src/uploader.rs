@@ -6,6 +6,7 @@
 use crate::base::BaseFile;
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::image::{Snapshot, read_page};
 use crate::limits::SINGLE_PUT;
 use crate::ltx::{Decoder, Encoder, Header, Level, Span, Txid};
@@ -220,7 +221,9 @@ fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Hea
         let (mut writer, size) = out.finish()?;
         writer.flush().map_err(|e| Error::io("write", new, e))?;
         writer.get_ref().sync_data().map_err(|e| Error::io("sync", new, e))?;
+        fault::point("ltx-written");
         rename(new, &path)?;
+        fault::point("ltx-saved");
         spool.sync()?;
         Ok(size)
     })();
