@@ -4,14 +4,14 @@
 //! Lives as long as the process: closing the last connection does not end it.
 
 use crate::base::{BaseVfs, Region};
+use crate::board;
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
-use crate::page::PageSize;
-use crate::reader::wal_path;
+use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat};
@@ -35,17 +35,6 @@ pub struct Txn {
     pub commit: u32,
     /// When it was handed over.
     pub time: Time,
-}
-
-/// The newest commit that a look found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
-    /// Its end.
-    pub cursor: Cursor,
-    /// Database size in pages there.
-    pub commit: u32,
-    /// Size of the pages.
-    pub page_size: PageSize,
 }
 
 /// What the wal-index says now.
@@ -385,6 +374,9 @@ impl Db {
     /// What an operator wants to know.
     pub fn status(&self) -> Status {
         let mut status = self.report.status(Time::now());
+        if self.report.is_following() {
+            board::of_leader(&self.spool, &mut status);
+        }
         status.spool_bytes = self.spool_bytes();
         if let (Look::Commits(target), Some(from)) = (self.look(), self.report.reached()) {
             let frames = if from.salt == target.cursor.salt {

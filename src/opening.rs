@@ -6,14 +6,16 @@
 use crate::base::Lock;
 use crate::capture;
 use crate::clock::Time;
-use crate::db::{Db, Replica, Target, lock};
+use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
+use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
 use crate::leading::newest;
 use crate::limits;
-use crate::ltx::Txid;
+use crate::ltx::{Level, Txid};
 use crate::page::PageSize;
 use crate::plan::Target as Goal;
+use crate::reader::Target;
 use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
 use crate::restore::{self, Options, Restored};
@@ -59,8 +61,8 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     let spool = db.spool();
-    let Some(state) = spool.state()? else { return Ok(()) };
     let settings = &replica.settings;
+    let Some(state) = spool.state()? else { return first_use(db, replica) };
     if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
         return Ok(());
     }
@@ -96,6 +98,41 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
             )))
         }
     }
+}
+
+/// A file without `state`: a replica with history may be this database's, from another tool or another disk, but
+/// never another database's.
+fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| {
+        let mut listing = Vec::new();
+        for level in Level::all() {
+            listing.extend(store.list(level)?);
+        }
+        if listing.is_empty() { Ok(None) } else { first_page(&store, &listing) }
+    });
+    let (page_size, theirs) = match looked {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(e) => {
+            log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
+            return Ok(());
+        }
+    };
+    let base = db.base().open_database(db.path(), true).map_err(|e| Error::io("open", db.path(), e))?;
+    let mut mine = vec![0u8; page_size.bytes()];
+    let _ = base.read_at(&mut mine, 0); // a shorter file leaves zeros, which say nothing
+    let url = &replica.settings.url;
+    if let Some(why) = strangers(&mine, &theirs) {
+        if replica.settings.on_conflict != OnConflict::KeepLocal {
+            db.looked.store(false, Ordering::Relaxed);
+            return Err(Error::Conflict(format!(
+                "the replica {url} holds another database than {}: {why}; give each database a URL of its own, or say on-conflict=keep-local to store this one there as the newest state",
+                db.path().display()
+            )));
+        }
+    }
+    log::warn!(target: "litestream", "{}: {url} has a history that this machine did not write; the file's content becomes its next state, and what was there stays restorable", db.path().display());
+    Ok(())
 }
 
 // ---- a file that is missing, or empty ----

@@ -16,6 +16,7 @@ use crate::store::{Body, Put, Store};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, HEADER_BYTES, Salt};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Buffer between the encoder and the file.
@@ -201,7 +202,12 @@ pub fn encode_image(
 }
 
 fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
-    let file = File::options().write(true).create_new(true).open(path).map_err(|e| Error::io("create", path, e))?;
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| Error::io("create", path, e))?;
     Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header)
 }
 
