@@ -97,6 +97,8 @@ pub struct Db {
     closing: Mutex<Option<(Cursor, u32, u32)>>,
     connections: AtomicUsize,
     next_connection: AtomicU64,
+    /// In a rollback-journal mode, when it was last looked at.
+    journal: AtomicBool,
     imaging: AtomicBool,
     /// EXCLUSIVE is asked for: an image lets go.
     pub(crate) asked: AtomicBool,
@@ -128,6 +130,7 @@ impl Db {
             closing: Mutex::default(),
             connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(0),
+            journal: AtomicBool::new(false),
             imaging: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             image_running: Mutex::default(),
@@ -188,8 +191,13 @@ impl Db {
     /// A connection has the wal-index mapped.
     pub(crate) fn show(&self, connection: u64, region: Arc<dyn Region>) {
         let mut views = lock(&self.views);
+        let first = views.is_empty();
         views.retain(|(id, _)| *id != connection);
         views.push((connection, region));
+        drop(views);
+        if first {
+            self.call();
+        }
     }
 
     /// A connection is about to unmap.
@@ -307,6 +315,16 @@ impl Db {
     pub(crate) fn change(&self) -> Option<u32> {
         let views = lock(&self.views);
         views.last().and_then(|(_, region)| IndexHeader::look(&**region)).map(|header| header.change)
+    }
+
+    /// True where the database was in a rollback-journal mode when it was last looked at.
+    pub(crate) fn is_journal(&self) -> bool {
+        self.journal.load(Ordering::Relaxed)
+    }
+
+    /// What a look at the header said.
+    pub(crate) fn set_journal(&self, journal: bool) {
+        self.journal.store(journal, Ordering::Relaxed);
     }
 
     // ---- an image and those who need the database ----

@@ -36,8 +36,15 @@ pub(crate) struct Leading<'a> {
 impl<'a> Leading<'a> {
     /// A Leader without eyes would replicate nothing: it needs the wal-index mapped, or a mode without one. Where
     /// the last connection is closed, what is left to store lies in the Spool and in the file.
-    pub(crate) fn may_compete(db: &Db) -> bool {
-        db.look() != Look::Blind || !journal_is_wal(db) || db.connections() == 0
+    /// The file is asked for its mode only where somebody `called`.
+    pub(crate) fn may_compete(db: &Db, called: bool) -> bool {
+        if db.look() != Look::Blind || db.connections() == 0 {
+            return true;
+        }
+        if called {
+            db.set_journal(!journal_is_wal(db));
+        }
+        db.is_journal()
     }
 
     /// True where the store holds everything that a look finds (for those that follow).

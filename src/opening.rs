@@ -57,7 +57,8 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
 
 /// It opens, also when the store is down; but where the store is beyond what this machine stored, it does not.
 fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
-    if db.looked.swap(true, Ordering::Relaxed) {
+    // A worker of this process leads or follows already; fcntl would not even notice the second asking.
+    if db.looked.swap(true, Ordering::Relaxed) || db.has_worked() {
         return Ok(());
     }
     let spool = db.spool();
@@ -142,6 +143,7 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let timeout = replica.settings.open_timeout;
     let _restoring = elect(&db.restoring, db.spool(), timeout)?;
     let filling = db.spool().path(FILLING).exists();
+    db.looked.store(true, Ordering::Relaxed);
     let restored = match Stat::of(db.path())? {
         Some(stat) if stat.size > 0 && !filling => return Ok(()),
         Some(_) => fill(db, replica, ask),
@@ -311,7 +313,13 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
 fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     let spool = db.spool();
     let Some(mut state) = spool.state()? else { return set_segments_aside(spool) };
-    if !db.leadership.hold(spool)? {
+    // This process's own worker notices that the file is gone, and ends.
+    let began = Instant::now();
+    while db.has_worked() && began.elapsed() < limits::GIVE_WAY {
+        db.call();
+        std::thread::sleep(limits::BLINK);
+    }
+    if db.has_worked() || !db.leadership.hold(spool)? {
         return Ok(()); // a Leader with the deleted file still open stores what it has
     }
     for waiting in Outgoing::found(spool)? {

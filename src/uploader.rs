@@ -73,7 +73,7 @@ impl Outgoing {
             match checked {
                 Ok(header) => {
                     let Some(to) = reach(&path) else { continue };
-                    let size = std::fs::metadata(&path).map_err(|e| Error::io("stat", &path, e))?.len();
+                    let Ok(size) = std::fs::metadata(&path).map(|meta| meta.len()) else { continue };
                     let Header { page_size, commit, timestamp: time, .. } = header;
                     found.push(Outgoing { txid: header.span.max, time, to, commit, page_size, path, size });
                 }
@@ -81,6 +81,7 @@ impl Outgoing {
                     log::warn!(target: "litestream", "{} was torn and is written anew: {reason}", path.display());
                     remove(&path)?;
                 }
+                Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
                 Err(e) => return Err(e),
             }
         }

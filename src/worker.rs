@@ -74,6 +74,11 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
+                    if !Leading::may_compete(self.db, false) {
+                        // Blind: what others commit would be seen by nobody.
+                        self.leading = None;
+                        self.db.leadership.resign();
+                    }
                     if self.end(false) {
                         return;
                     }
@@ -135,7 +140,9 @@ impl<'a> Worker<'a> {
             if !self.db.spool().exists() {
                 self.db.spool().create()?;
             }
-            if !Leading::may_compete(self.db) {
+            // Somebody who waits for a sync may have read nothing yet: what is to be stored lies in the Spool then.
+            if !awaited && !Leading::may_compete(self.db, self.woken) {
+                self.woken = false;
                 return self.follow(ticket, awaited);
             }
             if !self.db.leadership.hold(self.db.spool())? {
