@@ -80,10 +80,10 @@ impl Conn {
         if level == Lock::Reserved {
             self.rollback.reserved(&self.db, database);
         }
-        if level == Lock::Exclusive {
-            if let Some(wal) = wal {
-                return self.exclusive_edge(wal);
-            }
+        if level == Lock::Exclusive
+            && let Some(wal) = wal
+        {
+            return self.exclusive_edge(wal);
         }
         Answer::Forward
     }

@@ -153,11 +153,11 @@ impl<'a> Leading<'a> {
         outgoing.put(&self.store)?;
         fault::point("put-done");
         let mut state = self.state.clone();
-        if let Some(written) = self.db.spool().state()? {
-            if written.number != state.number {
-                log::warn!(target: "litestream", "{}: another process wrote the state; this one stops leading", self.db.path().display());
-                return Ok(false);
-            }
+        if let Some(written) = self.db.spool().state()?
+            && written.number != state.number
+        {
+            log::warn!(target: "litestream", "{}: another process wrote the state; this one stops leading", self.db.path().display());
+            return Ok(false);
         }
         state.txid = outgoing.txid;
         state.cursor = Some(outgoing.to);
@@ -365,10 +365,10 @@ pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
     let mut newest: Option<FileInfo> = None;
     for level in Level::all() {
         let last = store.list(level)?.into_iter().max_by_key(|file| file.span.max);
-        if let Some(last) = last {
-            if newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max) {
-                newest = Some(last);
-            }
+        if let Some(last) = last
+            && newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max)
+        {
+            newest = Some(last);
         }
     }
     Ok(newest)

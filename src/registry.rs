@@ -53,10 +53,10 @@ pub struct Pending {
 impl Pending {
     /// The base VFS opened the file.
     pub fn connect(self, _database: &dyn ReadAt) -> Conn {
-        if self.db.replicates() {
-            if let Err(e) = self.db.spool().create() {
-                self.db.note("spool", &e);
-            }
+        if self.db.replicates()
+            && let Err(e) = self.db.spool().create()
+        {
+            self.db.note("spool", &e);
         }
         Conn::new(self.db)
     }
@@ -122,15 +122,15 @@ impl Registry {
                 return Ok(None);
             }
         }
-        if let Some(owner) = known.replicas.get(&identity) {
-            if owner != ask.path {
-                return Err(Error::Usage(format!(
-                    "the replica {} is in use by {}: {} needs a replica of its own",
-                    settings.url,
-                    owner.display(),
-                    ask.path.display()
-                )));
-            }
+        if let Some(owner) = known.replicas.get(&identity)
+            && owner != ask.path
+        {
+            return Err(Error::Usage(format!(
+                "the replica {} is in use by {}: {} needs a replica of its own",
+                settings.url,
+                owner.display(),
+                ask.path.display()
+            )));
         }
         if let Some(db) = known.dbs.get(ask.path) {
             let used = db.replica().map(|replica| replica.settings.url.identity());

@@ -191,7 +191,7 @@ pub fn encode_image(
     let mut out = start(&new, &header)?;
     let mut page = vec![0u8; page_size.bytes()];
     for pgno in (1..=commit).map(Pgno).filter(|pgno| *pgno != page_size.lock_page()) {
-        if pgno.0 as usize % PAGES_A_LOOK == 0 && stop(pgno.0) {
+        if (pgno.0 as usize).is_multiple_of(PAGES_A_LOOK) && stop(pgno.0) {
             remove(&new)?;
             return Ok(Encoded::Cancelled);
         }
