@@ -6,6 +6,7 @@ use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::leading::Leading;
+use crate::leftover;
 use crate::limits;
 use crate::link;
 use crate::ltx::Txid;
@@ -108,21 +109,36 @@ impl Leading<'_> {
             let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));
             return Ok(if published { Proof::Whole } else { Proof::Busy });
         }
-        let header = image::header(&*self.base);
-        let hot = crate::copy::journal_is_hot(self.db.path());
+        let proven = self.prove_under_shared(links, to);
         self.base.unlock(Lock::None).map_err(failed)?;
-        let Some(header) = header? else { return Ok(Proof::Whole) };
+        proven
+    }
+
+    fn prove_under_shared(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
+        let Some(header) = image::header(&*self.base)? else { return Ok(Proof::Whole) };
         self.db.report.journal(!header.wal);
-        if hot {
+        if crate::copy::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
         }
         let own = self.state.end;
         let mut ends = own.into_iter().chain(links.newest_end().copied());
-        let stat = Stat::of(self.db.path())?;
+        let Some(stat) = Stat::of(self.db.path())? else { return Ok(Proof::Busy) };
         let proven = ends.any(|end| {
-            end.cursor.same_point(to) && (end.header == header.hash || (end.header == 0 && Some(end.stat) == stat))
+            end.cursor.same_point(to) && (end.header == header.hash || (end.header == 0 && end.stat == stat))
         });
-        Ok(if proven { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
+        if proven {
+            // Nobody is inside a commit, and the file is something else than what these would have made of it.
+            for left in self.db.spool().prepared()? {
+                remove(&left)?;
+            }
+            return Ok(Proof::Whole);
+        }
+        // Left by a writer that died after its commit? Under RESERVED, as whoever writes next would find it.
+        if !self.base.lock(Lock::Reserved).map_err(|e| Error::io("lock", self.db.path(), e))? {
+            return Ok(Proof::Busy);
+        }
+        let found = leftover::resolve(self.db.spool(), &*self.base, &stat, header.hash, own)?;
+        Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
     }
 
     /// A life without a Begin that provably continues the newest End: in memory only, for the Leader holds no

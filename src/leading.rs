@@ -220,6 +220,9 @@ impl<'a> Leading<'a> {
     fn take(&mut self, encoded: Encoded, pending: &mut Pending) -> Result<Turn> {
         match encoded {
             Encoded::Done(outgoing) => {
+                // The Segments go after this, so what the last of them says of the file is kept here.
+                let last = pending.segments.last().and_then(|segment| segment.head.end());
+                self.state.end = last.filter(|end| end.cursor.same_point(&outgoing.to)).or(self.state.end);
                 self.outgoing = Some(outgoing);
                 if !self.put()? {
                     return Ok(Turn::Following);
@@ -271,7 +274,8 @@ impl<'a> Leading<'a> {
         if pending.segments.len() < 2 {
             return Ok(());
         }
-        let head = Head { to: pending.to, commit: pending.commit, page_size: pending.page_size, ..first.head };
+        let after = pending.segments.last().and_then(|last| last.head.after);
+        let head = Head { to: pending.to, commit: pending.commit, page_size: pending.page_size, after, ..first.head };
         let pages: Vec<Pgno> = pending.pages.iter().map(|(pgno, _)| *pgno).collect();
         let mut places = pending.pages.iter().map(|(_, place)| *place);
         let folded = spool.save(&head, &pages, |_, page| {

@@ -33,6 +33,7 @@ mod copy;
 pub mod image;
 mod kinship;
 pub mod leader;
+mod leftover;
 pub mod reader;
 pub mod restore;
 mod rollback;

@@ -10,7 +10,7 @@ mod stat;
 mod state;
 
 pub use links::{End, Link, Links};
-pub use segment::{Head, Segment};
+pub use segment::{After, Head, Segment};
 pub use stat::Stat;
 pub use state::{State, kept};
 
@@ -200,21 +200,34 @@ impl Spool {
     /// Deletes what writers that died left half-written; the caller is the Leader.
     pub fn sweep(&self) -> Result<()> {
         for (name, _) in self.files()? {
-            let Some(rest) = name.strip_prefix(TEMPORARY).or_else(|| name.strip_prefix(PREPARED)) else { continue };
-            let mut parts = rest.rsplit('-');
-            let writer = parts.nth(1).and_then(|pid| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
-            let alive = writer.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
-            if !alive {
+            if name.starts_with(TEMPORARY) && !writer_lives(&name) {
                 remove(&self.folder.join(&name))?;
             }
         }
         Ok(())
     }
 
+    /// Prepared Segments. Nobody writes one while the caller holds SHARED on the database.
+    pub fn prepared(&self) -> Result<Vec<PathBuf>> {
+        let files = self.files()?;
+        Ok(files
+            .iter()
+            .filter(|(name, _)| name.starts_with(PREPARED))
+            .map(|(name, _)| self.folder.join(name))
+            .collect())
+    }
+
     /// Makes names in here durable.
     pub fn sync(&self) -> Result<()> {
         sync_folder(&self.folder)
     }
+}
+
+/// Is the process that a temporary name speaks of alive?
+fn writer_lives(name: &str) -> bool {
+    let writer =
+        name.rsplit('-').nth(1).and_then(|pid| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
+    writer.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 /// Makes the names in a folder durable.

@@ -141,14 +141,32 @@ pub fn image(path: &Path) -> Vec<u8> {
 }
 
 /// Pages in which two images differ, at most 20 of them; empty where they are equal.
-pub fn difference(one: &[u8], other: &[u8]) -> Vec<usize> {
+///
+/// In rollback-journal modes a transaction that was rolled back leaves what it wrote into free pages where it is: SQLite
+/// journals none of them, for nobody reads them. `but_free` leaves such pages out (by the list in the first image).
+pub fn difference(one: &[u8], other: &[u8], but_free: bool) -> Vec<usize> {
     if one == other {
         return Vec::new();
     }
     let size = one.get(16..18).map_or(512, |raw| usize::from(u16::from_be_bytes([raw[0], raw[1]])));
     let size = if size == 1 { 65536 } else { size.max(512) };
     let pages = one.len().max(other.len()).div_ceil(size);
+    let free = if but_free { free_pages(one, size) } else { Vec::new() };
     let page = |image: &[u8], n: usize| image.get(n * size..(n + 1) * size).map(<[u8]>::to_vec);
     let differ = (0..pages).filter(|n| page(one, *n) != page(other, *n)).map(|n| n + 1);
-    differ.take(20).collect()
+    differ.filter(|n| !free.contains(n)).take(20).collect()
+}
+
+/// The leaves of the list of free pages: pages without any meaning.
+fn free_pages(image: &[u8], size: usize) -> Vec<usize> {
+    let number =
+        |at: usize| image.get(at..at + 4).map_or(0, |raw| u32::from_be_bytes(raw.try_into().unwrap()) as usize);
+    let mut free = Vec::new();
+    let mut trunk = number(32);
+    while trunk > 0 && free.len() < image.len() / size {
+        let at = (trunk - 1) * size;
+        free.extend((0..number(at + 4).min(size / 4)).map(|n| number(at + 8 + 4 * n)));
+        trunk = number(at);
+    }
+    free
 }
