@@ -103,6 +103,7 @@ impl Leading<'_> {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
+        let Some(_reading) = self.reading()? else { return Ok(Proof::Busy) };
         if !self.base.lock(Lock::Shared).map_err(failed)? {
             // A writer is at work, or exclusive locking mode holds on: what returned to its application was published.
             let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));

@@ -17,7 +17,8 @@ use crate::report::Phase;
 use crate::settings::OnConflict;
 use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
 use crate::store::{FileInfo, Store};
-use crate::uploader::{Encoded, Outgoing, Source, encode, encode_image, needs_snapshot};
+use crate::turns::Reading;
+use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, needs_snapshot};
 use crate::worker::Turn;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub(crate) struct Leading<'a> {
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
+    /// The waiting file is of a database that another has replaced: it is stored, and leads to no Cursor here.
+    adrift: bool,
 }
 
 impl<'a> Leading<'a> {
@@ -94,7 +97,11 @@ impl<'a> Leading<'a> {
             state.time = state.time.max(beyond.listed);
         }
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
-        if state.inode != 0 && state.inode != inode {
+        if base.has_moved().map_err(|e| Error::io("stat", db.path(), e))? {
+            return Err(Error::State(format!("{} is being replaced", db.path().display())));
+        }
+        let adrift = state.inode != 0 && state.inode != inode;
+        if adrift {
             state.cursor = None;
             state.image = None;
         }
@@ -103,24 +110,23 @@ impl<'a> Leading<'a> {
         state.writer = random();
         db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
         db.report.phase(Phase::Replicating);
-        Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None })
+        Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None, adrift })
     }
 
     /// One turn. `woken` is false at a beat where nobody called.
     pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
-        if self.outgoing.is_some() {
-            if !self.put()? {
-                return Ok(Turn::Following);
-            }
-            return Ok(Turn::More);
-        }
         let look = self.db.look();
-        if !woken && self.is_settled(look)? {
+        if self.outgoing.is_none() && !woken && self.is_settled(look)? {
             return Ok(Turn::Stored);
         }
         let stat = Stat::of(self.db.path())?;
-        if stat.is_none() {
-            return Ok(Turn::Gone);
+        match &stat {
+            None => return Ok(Turn::Gone),
+            Some(stat) if stat.inode != self.state.inode => return Ok(Turn::Moved),
+            Some(_) => {}
+        }
+        if self.outgoing.is_some() {
+            return Ok(if self.put()? { Turn::More } else { Turn::Following });
         }
         match self.find()? {
             Found::Nothing => {
@@ -158,7 +164,7 @@ impl<'a> Leading<'a> {
             }
         }
         state.txid = outgoing.txid;
-        state.cursor = Some(outgoing.to);
+        state.cursor = if std::mem::take(&mut self.adrift) { None } else { Some(outgoing.to) };
         state.commit = outgoing.commit;
         state.page_size = outgoing.page_size.get();
         state.time = outgoing.time;
@@ -177,6 +183,14 @@ impl<'a> Leading<'a> {
         Ok(self.db.spool().exists() && inode == Some(self.state.inode) && self.db.leadership.hold(self.db.spool())?)
     }
 
+    /// The turn to read the database through a handle of our own: none while the host needs its locks, or where
+    /// another file has this name by now.
+    pub(crate) fn reading(&self) -> Result<Option<Reading<'a>>> {
+        let Some(reading) = self.db.turns.read(self.state.inode) else { return Ok(None) };
+        let moved = self.base.has_moved().map_err(|e| Error::io("stat", self.db.path(), e))?;
+        Ok(if moved { None } else { Some(reading) })
+    }
+
     /// Makes one file of what is pending and puts it.
     fn send(&mut self, mut pending: Pending) -> Result<Turn> {
         if needs_snapshot(&pending) {
@@ -192,6 +206,7 @@ impl<'a> Leading<'a> {
 
     /// Pages whose contents were not kept come from one short read transaction, with everything up to it.
     fn send_by_snapshot(&mut self) -> Result<Turn> {
+        let Some(reading) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
             return Ok(Turn::Later(limits::SHORT));
         };
@@ -206,11 +221,10 @@ impl<'a> Leading<'a> {
             return Ok(Turn::More);
         }
         pending.make_durable(self.db.spool())?;
-        let guard = self.db.begin_image(true);
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
-        drop(guard);
+        drop(reading);
         self.take(encoded, &mut pending)
     }
 
@@ -227,7 +241,6 @@ impl<'a> Leading<'a> {
                 Ok(Turn::More)
             }
             Encoded::Torn => Ok(Turn::More),
-            Encoded::Cancelled => Ok(Turn::Later(limits::SHORT)),
         }
     }
 
@@ -285,12 +298,13 @@ impl<'a> Leading<'a> {
     // ---- images ----
 
     fn image(&mut self, why: &str) -> Result<Turn> {
+        let Some(reading) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(header) = image::header(&*self.base)? else { return Ok(Turn::Stored) };
         self.db.report.phase(Phase::Imaging);
         self.db.report.journal(!header.wal);
         self.state.cursor = None;
         if !header.wal {
-            return self.image_by_slices();
+            return self.image_by_slices(reading);
         }
         let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
             let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
@@ -303,21 +317,18 @@ impl<'a> Leading<'a> {
         self.state.image = Some(snapshot.cursor);
         self.state.end = snapshot.end;
         self.db.spool().set_state(&mut self.state)?;
-        let guard = self.db.begin_image(true);
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
-        let encoded = encode_image(db.spool(), txid, time, what, &Source::Snapshot(&snapshot), |_| {
-            db.asked.load(std::sync::atomic::Ordering::Relaxed)
-        })?;
+        let image = encode_image(db.spool(), txid, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
         let held = snapshot.held(db.path())?;
         drop(snapshot);
-        drop(guard);
-        self.image_done(encoded, held)
+        drop(reading);
+        self.image_done(image, held)
     }
 
     /// Rollback modes: a reader blocks commits, so the file is copied in short slices.
-    fn image_by_slices(&mut self) -> Result<Turn> {
+    fn image_by_slices(&mut self, reading: Reading<'_>) -> Result<Turn> {
         let mut copying = match self.copying.take() {
             Some(copying) => copying,
             None => match Copying::begin(self.db, &*self.base, &mut self.state)? {
@@ -325,7 +336,9 @@ impl<'a> Leading<'a> {
                 None => return Ok(Turn::Later(limits::SHORT)),
             },
         };
-        match copying.slice(self.db, &*self.base)? {
+        let sliced = copying.slice(self.db, &*self.base)?;
+        drop(reading);
+        match sliced {
             Sliced::More => {
                 self.copying = Some(copying);
                 Ok(Turn::Later(limits::BETWEEN_SLICES))
@@ -335,23 +348,23 @@ impl<'a> Leading<'a> {
                 let (time, txid) = (self.next_time(), self.state.txid.next());
                 let what = (copying.page_size, copying.commit, copying.cursor);
                 let source = Source::Copy(copying.file());
-                let encoded = encode_image(self.db.spool(), txid, time, what, &source, |_| false)?;
-                self.image_done(encoded, true)
+                let image = encode_image(self.db.spool(), txid, time, what, &source, |_| false)?;
+                self.image_done(image, true)
             }
         }
     }
 
-    fn image_done(&mut self, encoded: Encoded, held: bool) -> Result<Turn> {
-        match encoded {
-            Encoded::Done(outgoing) if held => {
-                self.outgoing = Some(outgoing);
+    fn image_done(&mut self, image: Option<Unfinished>, held: bool) -> Result<Turn> {
+        match image {
+            Some(image) if held => {
+                self.outgoing = Some(image.finish(self.db.spool())?);
                 Ok(Turn::More)
             }
-            Encoded::Done(outgoing) => {
-                remove(&outgoing.path)?;
+            Some(image) => {
+                image.discard()?;
                 Ok(Turn::Later(limits::SHORT))
             }
-            Encoded::Torn | Encoded::Cancelled => Ok(Turn::Later(limits::SHORT)),
+            None => Ok(Turn::Later(limits::SHORT)),
         }
     }
 }

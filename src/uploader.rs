@@ -125,8 +125,26 @@ pub enum Encoded {
     Done(Outgoing),
     /// The WAL was reset meanwhile: walk again.
     Torn,
-    /// Somebody needs the database: later.
-    Cancelled,
+}
+
+/// An image whose last page is written: what it was read from may go, before the disk is waited for.
+pub struct Unfinished {
+    out: Encoder<BufWriter<File>>,
+    path: PathBuf,
+    header: Header,
+    to: Cursor,
+}
+
+impl Unfinished {
+    /// Makes it durable under its name.
+    pub fn finish(self, spool: &Spool) -> Result<Outgoing> {
+        finish(spool, self.out, &self.path, &self.header, self.to)
+    }
+
+    /// Deletes it.
+    pub fn discard(self) -> Result<()> {
+        remove(&self.path)
+    }
 }
 
 /// Encodes what is pending as one L0 file. `before` is the database size of the file before it.
@@ -172,10 +190,10 @@ pub fn encode(
         remove(&new)?;
         return Err(e);
     }
-    finish(spool, out, &new, &header, pending.to)
+    finish(spool, out, &new, &header, pending.to).map(Encoded::Done)
 }
 
-/// Encodes a whole database as one file. `stop` is asked now and then; progress goes to `seen` in pages.
+/// Encodes a whole database as one file. `stop` is asked now and then: where it says so, `None`.
 pub fn encode_image(
     spool: &Spool,
     txid: Txid,
@@ -183,7 +201,7 @@ pub fn encode_image(
     (page_size, commit, at): (PageSize, u32, Cursor),
     source: &Source<'_>,
     mut stop: impl FnMut(u32) -> bool,
-) -> Result<Encoded> {
+) -> Result<Option<Unfinished>> {
     let header =
         Header::new(page_size, commit, Span::one(txid), time).with_wal(HEADER_BYTES as u64, 0, Salt::default());
     let new = spool.temporary("ltx");
@@ -192,14 +210,14 @@ pub fn encode_image(
     for pgno in (1..=commit).map(Pgno).filter(|pgno| *pgno != page_size.lock_page()) {
         if pgno.0 as usize % PAGES_A_LOOK == 0 && stop(pgno.0) {
             remove(&new)?;
-            return Ok(Encoded::Cancelled);
+            return Ok(None);
         }
         if let Err(e) = source.read(page_size, pgno, &mut page).and_then(|()| out.page(pgno, &page)) {
             remove(&new)?;
             return Err(e);
         }
     }
-    finish(spool, out, &new, &header, at)
+    Ok(Some(Unfinished { out, path: new, header, to: at }))
 }
 
 fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
@@ -212,7 +230,7 @@ fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
     Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header)
 }
 
-fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Header, to: Cursor) -> Result<Encoded> {
+fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Header, to: Cursor) -> Result<Outgoing> {
     let Header { page_size, commit, timestamp: time, .. } = *header;
     let txid = header.span.max;
     let path = spool.path(&name(txid, &to));
@@ -225,7 +243,7 @@ fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Hea
         Ok(size)
     })();
     match finished {
-        Ok(size) => Ok(Encoded::Done(Outgoing { txid, time, to, commit, page_size, path, size })),
+        Ok(size) => Ok(Outgoing { txid, time, to, commit, page_size, path, size }),
         Err(e) => {
             remove(new)?;
             Err(e)
