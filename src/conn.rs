@@ -8,6 +8,7 @@ use crate::base::{Lock, ReadAt, Region};
 use crate::capture::{self, ChainEnd, Stretch};
 use crate::db::Db;
 use crate::error::Result;
+use crate::fault;
 use crate::link;
 use crate::reader::Target;
 use crate::rollback::Rollback;
@@ -87,16 +88,17 @@ impl Conn {
         if level == Lock::Reserved {
             self.rollback.reserved(&self.db, database);
         }
-        if level == Lock::Exclusive {
-            if let Some(wal) = wal {
-                return self.exclusive_edge(wal);
-            }
+        if level == Lock::Exclusive
+            && let Some(wal) = wal
+        {
+            return self.exclusive_edge(wal);
         }
         Answer::Forward
     }
 
     /// Before `xUnlock(level)` is forwarded.
     pub fn unlocking(&mut self, level: Lock) {
+        fault::point("unlocking");
         if self.lock == Lock::Exclusive && level < Lock::Exclusive {
             self.db.set_closing(None);
             self.db.set_exclusive(None);
@@ -158,6 +160,7 @@ impl Conn {
 
     /// Before `xWrite` on the `-wal` is forwarded. `wal` reads the file as it is now.
     pub fn wal_writing(&mut self, offset: u64, data: &[u8], _database: &dyn ReadAt, wal: &dyn ReadAt) {
+        fault::point("wal-writing");
         if offset != 0 {
             return;
         }
@@ -171,6 +174,7 @@ impl Conn {
 
     /// Before `xTruncate` on the `-wal` is forwarded.
     pub fn wal_truncating(&mut self, size: u64, _database: &dyn ReadAt, wal: &dyn ReadAt) {
+        fault::point("wal-truncating");
         if size > 0 {
             return;
         }
@@ -182,6 +186,7 @@ impl Conn {
 
     /// Before `xWrite` on the database is forwarded (rollback modes and checkpoints).
     pub fn database_writing(&mut self, offset: u64, len: usize, database: &dyn ReadAt) {
+        fault::point("database-writing");
         if self.regions.is_empty() {
             self.rollback.writing(&self.db, offset, len, database);
         }
@@ -204,6 +209,7 @@ impl Conn {
 
     /// SQLITE_FCNTL_COMMIT_PHASETWO, before it is forwarded.
     pub fn committed(&mut self, database: &dyn ReadAt, wal: Option<&dyn ReadAt>) {
+        fault::point("committed");
         match wal {
             Some(wal) if self.in_exclusive_mode() => self.exclusive_commit(wal),
             Some(_) => {}
@@ -213,6 +219,7 @@ impl Conn {
 
     /// SQLITE_FCNTL_CKPT_DONE: what was written to the database since was no commit.
     pub fn checkpointed(&mut self) {
+        fault::point("checkpointed");
         self.rollback.forget();
     }
 
@@ -232,6 +239,7 @@ impl Conn {
 
     /// Both edges of WAL_WRITE_LOCK: what the wal-index says is committed is handed over.
     fn edge(&mut self, wal: Option<&dyn ReadAt>) {
+        fault::point("edge");
         let Some(header) = self.look() else { return };
         let Some(cursor) = header.cursor() else { return };
         if cursor == self.seen {
@@ -275,6 +283,7 @@ impl Conn {
 
     /// READ1..4 were granted: SQLite may now discard every frame. What is not durable elsewhere is saved.
     fn gate(&mut self, wal: &dyn ReadAt) -> Answer {
+        fault::point("gate");
         let Some(header) = self.look() else { return Answer::Forward };
         let (Some(cursor), Some(page_size)) = (header.cursor(), header.page_size) else { return Answer::Forward };
         self.edge(Some(wal));
@@ -290,6 +299,7 @@ impl Conn {
 
     /// EXCLUSIVE was granted with a WAL open: it is about to be checkpointed and deleted, or to leave WAL mode.
     fn exclusive_edge(&mut self, wal: &dyn ReadAt) -> Answer {
+        fault::point("exclusive-edge");
         let (end, change) = match self.look() {
             Some(header) => match (header.cursor(), header.page_size) {
                 (Some(cursor), Some(page_size)) => {

@@ -334,10 +334,10 @@ impl Db {
     /// Bytes in the Spool, measured at most once a second.
     pub(crate) fn spool_bytes(&self) -> u64 {
         let mut known = lock(&self.spool_bytes);
-        if known.1.is_none_or(|when| when.elapsed() > limits::MEASURE_SPOOL) {
-            if let Ok(bytes) = self.spool.bytes() {
-                *known = (bytes, Some(Instant::now()));
-            }
+        if known.1.is_none_or(|when| when.elapsed() > limits::MEASURE_SPOOL)
+            && let Ok(bytes) = self.spool.bytes()
+        {
+            *known = (bytes, Some(Instant::now()));
         }
         known.0
     }

@@ -139,10 +139,10 @@ impl Leading<'_> {
             return Ok(());
         }
         let chain = crate::capture::chain(&WalFile(file), None)?;
-        if let (Some(chain), Some(change)) = (chain, self.db.change()) {
-            if link::began(&end, stat, change, chain.commits) {
-                links.assume(Link::Begin { salt, follows: end.cursor });
-            }
+        if let (Some(chain), Some(change)) = (chain, self.db.change())
+            && link::began(&end, stat, change, chain.commits)
+        {
+            links.assume(Link::Begin { salt, follows: end.cursor });
         }
         Ok(())
     }

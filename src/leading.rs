@@ -6,6 +6,7 @@ use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::finding::{Found, journal_is_wal};
 use crate::image::{self, Snapshot};
 use crate::limits;
@@ -156,12 +157,13 @@ impl<'a> Leading<'a> {
         let outgoing = self.outgoing.as_ref().expect("the caller looked");
         self.db.report.captured(outgoing.txid);
         outgoing.put(&self.store)?;
+        fault::point("put-done");
         let mut state = self.state.clone();
-        if let Some(written) = self.db.spool().state()? {
-            if written.number != state.number {
-                log::warn!(target: "litestream", "{}: another process wrote the state; this one stops leading", self.db.path().display());
-                return Ok(false);
-            }
+        if let Some(written) = self.db.spool().state()?
+            && written.number != state.number
+        {
+            log::warn!(target: "litestream", "{}: another process wrote the state; this one stops leading", self.db.path().display());
+            return Ok(false);
         }
         state.txid = outgoing.txid;
         state.cursor = if std::mem::take(&mut self.adrift) { None } else { Some(outgoing.to) };
@@ -172,6 +174,7 @@ impl<'a> Leading<'a> {
         self.db.spool().set_state(&mut state)?;
         self.state = state;
         remove(&outgoing.path)?;
+        fault::point("ltx-removed");
         self.outgoing = None;
         self.db.report.stored(self.state.txid, self.state.cursor, self.store.is_fenced() != Some(false));
         Ok(true)
@@ -237,6 +240,7 @@ impl<'a> Leading<'a> {
                 }
                 for segment in pending.segments.drain(..) {
                     remove(&segment.path)?;
+                    fault::point("segment-removed");
                 }
                 Ok(Turn::More)
             }
@@ -374,10 +378,10 @@ pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
     let mut newest: Option<FileInfo> = None;
     for level in Level::all() {
         let last = store.list(level)?.into_iter().max_by_key(|file| file.span.max);
-        if let Some(last) = last {
-            if newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max) {
-                newest = Some(last);
-            }
+        if let Some(last) = last
+            && newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max)
+        {
+            newest = Some(last);
         }
     }
     Ok(newest)

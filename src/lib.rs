@@ -8,6 +8,7 @@
 // ground
 pub mod clock;
 pub mod error;
+pub mod fault;
 pub mod limits;
 
 // formats

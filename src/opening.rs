@@ -123,14 +123,14 @@ fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
     let mut mine = vec![0u8; page_size.bytes()];
     let _ = base.read_at(&mut mine, 0); // a shorter file leaves zeros, which say nothing
     let url = &replica.settings.url;
-    if let Some(why) = strangers(&mine, &theirs) {
-        if replica.settings.on_conflict != OnConflict::KeepLocal {
-            db.looked.store(false, Ordering::Relaxed);
-            return Err(Error::Conflict(format!(
-                "the replica {url} holds another database than {}: {why}; give each database a URL of its own, or say on-conflict=keep-local to store this one there as the newest state",
-                db.path().display()
-            )));
-        }
+    if let Some(why) = strangers(&mine, &theirs)
+        && replica.settings.on_conflict != OnConflict::KeepLocal
+    {
+        db.looked.store(false, Ordering::Relaxed);
+        return Err(Error::Conflict(format!(
+            "the replica {url} holds another database than {}: {why}; give each database a URL of its own, or say on-conflict=keep-local to store this one there as the newest state",
+            db.path().display()
+        )));
     }
     log::warn!(target: "litestream", "{}: {url} has a history that this machine did not write; the file's content becomes its next state, and what was there stays restorable", db.path().display());
     Ok(())
@@ -165,10 +165,10 @@ fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Duration) -> Re
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         };
-        if let Some(held) = held {
-            if held.hold(spool)? {
-                return Ok(Elected(held));
-            }
+        if let Some(held) = held
+            && held.hold(spool)?
+        {
+            return Ok(Elected(held));
         }
         let now = progress_of_others(spool);
         if now != seen {

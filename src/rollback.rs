@@ -67,7 +67,7 @@ impl Rollback {
             self.mark_dirty(db);
         }
         self.ranges.push((offset, len));
-        if self.ranges.len() % FOLD_RANGES == 0 {
+        if self.ranges.len().is_multiple_of(FOLD_RANGES) {
             self.ranges.sort_unstable();
             self.ranges.dedup();
         }

@@ -6,6 +6,7 @@
 use crate::base::BaseFile;
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::image::{Snapshot, read_page};
 use crate::limits::SINGLE_PUT;
 use crate::ltx::{Decoder, Encoder, Header, Level, Span, Txid};
@@ -208,7 +209,7 @@ pub fn encode_image(
     let mut out = start(&new, &header)?;
     let mut page = vec![0u8; page_size.bytes()];
     for pgno in (1..=commit).map(Pgno).filter(|pgno| *pgno != page_size.lock_page()) {
-        if pgno.0 as usize % PAGES_A_LOOK == 0 && stop(pgno.0) {
+        if (pgno.0 as usize).is_multiple_of(PAGES_A_LOOK) && stop(pgno.0) {
             remove(&new)?;
             return Ok(None);
         }
@@ -238,7 +239,9 @@ fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Hea
         let (mut writer, size) = out.finish()?;
         writer.flush().map_err(|e| Error::io("write", new, e))?;
         writer.get_ref().sync_data().map_err(|e| Error::io("sync", new, e))?;
+        fault::point("ltx-written");
         rename(new, &path)?;
+        fault::point("ltx-saved");
         spool.sync()?;
         Ok(size)
     })();
