@@ -8,7 +8,6 @@ use crate::image;
 use crate::leading::Leading;
 use crate::limits;
 use crate::link;
-use crate::ltx::Txid;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
 use crate::spool::{Head, Link, Links, Stat, remove};
@@ -50,7 +49,10 @@ impl Leading<'_> {
                 None => lost = "no image is stored yet".into(),
                 Some(Walk::Torn) => continue,
                 Some(Walk::Reached(pending)) => {
-                    if !pending.is_empty() || self.state.txid == Txid(1) {
+                    if !pending.is_empty() && self.is_resized(pending.page_size) {
+                        return Ok(Found::Image("the page size is another".into()));
+                    }
+                    if !pending.is_empty() || self.lone_snapshot {
                         return Ok(Found::Pending(Box::new(pending)));
                     }
                     match self.prove(&look, &links, stat, &pending.to)? {

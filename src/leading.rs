@@ -10,8 +10,8 @@ use crate::fault;
 use crate::finding::{Found, journal_is_wal};
 use crate::image::{self, Snapshot};
 use crate::limits;
-use crate::ltx::{Level, Txid};
-use crate::page::Pgno;
+use crate::ltx::{Level, Span, Txid};
+use crate::page::{PageSize, Pgno};
 use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
@@ -35,6 +35,8 @@ pub(crate) struct Leading<'a> {
     copying: Option<Copying>,
     /// The waiting file is of a database that another has replaced: it is stored, and leads to no Cursor here.
     adrift: bool,
+    /// The newest file is a snapshot: a raw one follows at once, for Litestream goes on from raw files.
+    pub(crate) lone_snapshot: bool,
 }
 
 impl<'a> Leading<'a> {
@@ -111,7 +113,18 @@ impl<'a> Leading<'a> {
         state.writer = random();
         db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
         db.report.phase(Phase::Replicating);
-        Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None, adrift })
+        let lone_snapshot = state.txid == Txid(1);
+        Ok(Leading {
+            db,
+            store,
+            base,
+            state,
+            outgoing: outgoing.pop(),
+            settled: None,
+            copying: None,
+            adrift,
+            lone_snapshot,
+        })
     }
 
     /// One turn. `woken` is false at a beat where nobody called.
@@ -173,6 +186,7 @@ impl<'a> Leading<'a> {
         state.image = None;
         self.db.spool().set_state(&mut state)?;
         self.state = state;
+        self.lone_snapshot = outgoing.level() == Level::SNAPSHOT;
         remove(&outgoing.path)?;
         fault::point("ltx-removed");
         self.outgoing = None;
@@ -324,11 +338,23 @@ impl<'a> Leading<'a> {
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
-        let image = encode_image(db.spool(), txid, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
+        let span = self.image_span(txid, snapshot.page_size);
+        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
         let held = snapshot.held(db.path())?;
         drop(snapshot);
         drop(reading);
         self.image_done(image, held)
+    }
+
+    /// True where no file of these pages can be merged with what is stored.
+    pub(crate) fn is_resized(&self, page_size: PageSize) -> bool {
+        self.state.txid > Txid(0) && self.state.page_size != page_size.get()
+    }
+
+    /// An image is the next transaction; the first, and one with another page size, a snapshot that needs none before.
+    fn image_span(&self, txid: Txid, page_size: PageSize) -> Span {
+        let min = if self.is_resized(page_size) { Txid(1) } else { txid };
+        Span { min, max: txid }
     }
 
     /// Rollback modes: a reader blocks commits, so the file is copied in short slices.
@@ -352,7 +378,8 @@ impl<'a> Leading<'a> {
                 let (time, txid) = (self.next_time(), self.state.txid.next());
                 let what = (copying.page_size, copying.commit, copying.cursor);
                 let source = Source::Copy(copying.file());
-                let image = encode_image(self.db.spool(), txid, time, what, &source, |_| false)?;
+                let span = self.image_span(txid, copying.page_size);
+                let image = encode_image(self.db.spool(), span, time, what, &source, |_| false)?;
                 self.image_done(image, true)
             }
         }

@@ -30,6 +30,8 @@ const PAGES_A_LOOK: usize = 64;
 pub struct Outgoing {
     /// Its number.
     pub txid: Txid,
+    /// The transactions that it holds: a snapshot begins at 1.
+    pub span: Span,
     /// Its header's time.
     pub time: Time,
     /// What it reaches.
@@ -45,9 +47,9 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Where it goes: the first image of a replica is a snapshot, everything else is raw.
+    /// Where it goes: an image that nothing may be merged with is a snapshot, everything else is raw.
     pub fn level(&self) -> Level {
-        if self.txid == Txid(1) { Level::SNAPSHOT } else { Level::RAW }
+        if self.span.is_snapshot() { Level::SNAPSHOT } else { Level::RAW }
     }
 
     /// Puts it, create-only.
@@ -57,7 +59,7 @@ impl Outgoing {
         } else {
             Body::File(&self.path)
         };
-        store.put(self.level(), Span::one(self.txid), self.time, body)
+        store.put(self.level(), self.span, self.time, body)
     }
 
     /// Takes up a file that an earlier Leader left; torn ones (a power loss before they could be put) are deleted.
@@ -76,7 +78,8 @@ impl Outgoing {
                     let Some(to) = reach(&path) else { continue };
                     let Ok(size) = std::fs::metadata(&path).map(|meta| meta.len()) else { continue };
                     let Header { page_size, commit, timestamp: time, .. } = header;
-                    found.push(Outgoing { txid: header.span.max, time, to, commit, page_size, path, size });
+                    let span = header.span;
+                    found.push(Outgoing { txid: span.max, span, time, to, commit, page_size, path, size });
                 }
                 Err(Error::Corrupt(reason)) => {
                     log::warn!(target: "litestream", "{} was torn and is written anew: {reason}", path.display());
@@ -197,14 +200,13 @@ pub fn encode(
 /// Encodes a whole database as one file. `stop` is asked now and then: where it says so, `None`.
 pub fn encode_image(
     spool: &Spool,
-    txid: Txid,
+    span: Span,
     time: Time,
     (page_size, commit, at): (PageSize, u32, Cursor),
     source: &Source<'_>,
     mut stop: impl FnMut(u32) -> bool,
 ) -> Result<Option<Unfinished>> {
-    let header =
-        Header::new(page_size, commit, Span::one(txid), time).with_wal(HEADER_BYTES as u64, 0, Salt::default());
+    let header = Header::new(page_size, commit, span, time).with_wal(HEADER_BYTES as u64, 0, Salt::default());
     let new = spool.temporary("ltx");
     let mut out = start(&new, &header)?;
     let mut page = vec![0u8; page_size.bytes()];
@@ -246,7 +248,7 @@ fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Hea
         Ok(size)
     })();
     match finished {
-        Ok(size) => Ok(Outgoing { txid, time, to, commit, page_size, path, size }),
+        Ok(size) => Ok(Outgoing { txid, span: header.span, time, to, commit, page_size, path, size }),
         Err(e) => {
             remove(new)?;
             Err(e)
