@@ -105,15 +105,16 @@ impl Leading<'_> {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
-        let Some(_reading) = self.reading()? else { return Ok(Proof::Busy) };
-        if !self.base.lock(Lock::Shared).map_err(failed)? {
+        let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
+        if !held.base.lock(Lock::Shared).map_err(failed)? {
             // A writer is at work, or exclusive locking mode holds on: what returned to its application was published.
             let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));
             return Ok(if published { Proof::Whole } else { Proof::Busy });
         }
-        let header = image::header(&*self.base);
+        let header = image::header(&*held.base);
         let hot = crate::copy::journal_is_hot(self.db.path());
-        self.base.unlock(Lock::None).map_err(failed)?;
+        held.base.unlock(Lock::None).map_err(failed)?;
+        drop(held);
         let Some(header) = header? else { return Ok(Proof::Whole) };
         self.db.report.journal(!header.wal);
         if hot {

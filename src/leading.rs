@@ -19,7 +19,7 @@ use crate::settings::OnConflict;
 use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
 use crate::store::{FileInfo, Store};
 use crate::turns::Reading;
-use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, needs_snapshot};
+use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::worker::Turn;
 use std::sync::Arc;
 
@@ -27,7 +27,6 @@ use std::sync::Arc;
 pub(crate) struct Leading<'a> {
     pub(crate) db: &'a Arc<Db>,
     store: Store,
-    pub(crate) base: Box<dyn BaseFile>,
     pub(crate) state: State,
     outgoing: Option<Outgoing>,
     /// The look after which everything was stored, and the file then.
@@ -70,7 +69,6 @@ impl<'a> Leading<'a> {
         let spool = db.spool();
         spool.sweep()?;
         db.leadership.sign(spool)?;
-        let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
         let mut state = spool.state()?.unwrap_or_default();
         let identity = settings.url.identity();
         let mut outgoing = Outgoing::found(spool)?;
@@ -100,9 +98,6 @@ impl<'a> Leading<'a> {
             state.time = state.time.max(beyond.listed);
         }
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
-        if base.has_moved().map_err(|e| Error::io("stat", db.path(), e))? {
-            return Err(Error::State(format!("{} is being replaced", db.path().display())));
-        }
         let adrift = state.inode != 0 && state.inode != inode;
         if adrift {
             state.cursor = None;
@@ -114,17 +109,7 @@ impl<'a> Leading<'a> {
         db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
         db.report.phase(Phase::Replicating);
         let lone_snapshot = state.txid == Txid(1);
-        Ok(Leading {
-            db,
-            store,
-            base,
-            state,
-            outgoing: outgoing.pop(),
-            settled: None,
-            copying: None,
-            adrift,
-            lone_snapshot,
-        })
+        Ok(Leading { db, store, state, outgoing: outgoing.pop(), settled: None, copying: None, adrift, lone_snapshot })
     }
 
     /// One turn. `woken` is false at a beat where nobody called.
@@ -200,12 +185,18 @@ impl<'a> Leading<'a> {
         Ok(self.db.spool().exists() && inode == Some(self.state.inode) && self.db.leadership.hold(self.db.spool())?)
     }
 
-    /// The turn to read the database through a handle of our own: none while the host needs its locks, or where
-    /// another file has this name by now.
-    pub(crate) fn reading(&self) -> Result<Option<Reading<'a>>> {
-        let Some(reading) = self.db.turns.read(self.state.inode) else { return Ok(None) };
-        let moved = self.base.has_moved().map_err(|e| Error::io("stat", self.db.path(), e))?;
-        Ok(if moved { None } else { Some(reading) })
+    /// A handle of our own on the database, and the turn to read through it: none while the host needs its locks,
+    /// or where another file has this name by now.
+    pub(crate) fn reading(&self) -> Result<Option<Held<'a>>> {
+        let path = self.db.path();
+        let Some(turn) = self.db.turns.read(self.state.inode) else { return Ok(None) };
+        let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == self.state.inode));
+        if !is_ours()? {
+            return Ok(None);
+        }
+        let base = self.db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
+        let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
+        Ok(if moved { None } else { Some(Held { base, _turn: turn }) })
     }
 
     /// Makes one file of what is pending and puts it.
@@ -216,15 +207,22 @@ impl<'a> Leading<'a> {
         pending.make_durable(self.db.spool())?;
         let time = self.next_time();
         let txid = self.state.txid.next();
-        let source = Source::File(&*self.base);
-        let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &source)?;
+        let before = self.state.commit;
+        let held = if grows_unwritten(&pending, before) { self.reading()? } else { None };
+        let source = match &held {
+            Some(held) => Source::File(&*held.base),
+            None if grows_unwritten(&pending, before) => return Ok(Turn::Later(limits::SHORT)),
+            None => Source::Zeros,
+        };
+        let encoded = encode(self.db.spool(), &pending, txid, time, before, &source)?;
+        drop(held);
         self.take(encoded, &mut pending)
     }
 
     /// Pages whose contents were not kept come from one short read transaction, with everything up to it.
     fn send_by_snapshot(&mut self) -> Result<Turn> {
-        let Some(reading) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
-        let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
+        let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
+        let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             return Ok(Turn::Later(limits::SHORT));
         };
         let target = Target { cursor: snapshot.cursor, commit: snapshot.commit, page_size: snapshot.page_size };
@@ -241,7 +239,7 @@ impl<'a> Leading<'a> {
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
-        drop(reading);
+        drop(held);
         self.take(encoded, &mut pending)
     }
 
@@ -316,15 +314,15 @@ impl<'a> Leading<'a> {
     // ---- images ----
 
     fn image(&mut self, why: &str) -> Result<Turn> {
-        let Some(reading) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
-        let Some(header) = image::header(&*self.base)? else { return Ok(Turn::Stored) };
+        let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
+        let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
         self.db.report.phase(Phase::Imaging);
         self.db.report.journal(!header.wal);
         self.state.cursor = None;
         if !header.wal {
-            return self.image_by_slices(reading);
+            return self.image_by_slices(held);
         }
-        let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
+        let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
             self.db.report.phase(Phase::Waiting(why.into()));
             return Ok(Turn::Later(limits::BEAT.0));
@@ -340,10 +338,10 @@ impl<'a> Leading<'a> {
         let db = self.db;
         let span = self.image_span(txid, snapshot.page_size);
         let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
-        let held = snapshot.held(db.path())?;
+        let still = snapshot.held(db.path())?;
         drop(snapshot);
-        drop(reading);
-        self.image_done(image, held)
+        drop(held);
+        self.image_done(image, still)
     }
 
     /// True where no file of these pages can be merged with what is stored.
@@ -358,16 +356,16 @@ impl<'a> Leading<'a> {
     }
 
     /// Rollback modes: a reader blocks commits, so the file is copied in short slices.
-    fn image_by_slices(&mut self, reading: Reading<'_>) -> Result<Turn> {
+    fn image_by_slices(&mut self, held: Held<'_>) -> Result<Turn> {
         let mut copying = match self.copying.take() {
             Some(copying) => copying,
-            None => match Copying::begin(self.db, &*self.base, &mut self.state)? {
+            None => match Copying::begin(self.db, &*held.base, &mut self.state)? {
                 Some(copying) => copying,
                 None => return Ok(Turn::Later(limits::SHORT)),
             },
         };
-        let sliced = copying.slice(self.db, &*self.base)?;
-        drop(reading);
+        let sliced = copying.slice(self.db, &*held.base)?;
+        drop(held);
         match sliced {
             Sliced::More => {
                 self.copying = Some(copying);
@@ -398,6 +396,13 @@ impl<'a> Leading<'a> {
             None => Ok(Turn::Later(limits::SHORT)),
         }
     }
+}
+
+/// The database through a handle of our own. Open only as long as it is read: a file that its application deletes
+/// meanwhile is deleted, and SQLite's log has nothing to say about it.
+pub(crate) struct Held<'a> {
+    pub(crate) base: Box<dyn BaseFile>,
+    _turn: Reading<'a>,
 }
 
 /// The newest file of a replica: raw ones first, for retention keeps the newest.

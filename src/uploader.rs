@@ -284,3 +284,10 @@ fn wal_place(pending: &Pending) -> (u64, u64, Salt) {
 pub fn needs_snapshot(pending: &Pending) -> bool {
     pending.pages.iter().any(|(_, place)| *place == Place::Database)
 }
+
+/// True where the database grew by pages that no transaction wrote: the file is asked for what they hold.
+pub fn grows_unwritten(pending: &Pending, before: u32) -> bool {
+    let lock = pending.page_size.lock_page();
+    let grown = (before + 1..=pending.commit).filter(|pgno| Pgno(*pgno) != lock).count();
+    grown > pending.pages.iter().filter(|(pgno, _)| pgno.0 > before && pgno.0 <= pending.commit).count()
+}
