@@ -48,4 +48,5 @@ mod leading;
 mod opening;
 pub mod registry;
 pub mod report;
+mod turns;
 mod worker;

@@ -107,6 +107,9 @@ pub const BLINK: Duration = Duration::from_millis(5);
 /// Time that a connection waits for an image to let go of the database.
 pub const GIVE_WAY: Duration = Duration::from_secs(2);
 
+/// Time from the beginning of a reading of ours for which a checkpoint of this process waits for its end.
+pub const CHECKPOINT_WAITS: Duration = Duration::from_millis(50);
+
 /// Longest time that a slice of an image holds SHARED in a rollback-journal mode.
 pub const SLICE: Duration = Duration::from_millis(30);
 
