@@ -6,9 +6,10 @@
 
 use crate::base::{Lock, ReadAt, Region};
 use crate::capture::{self, ChainEnd, Stretch};
-use crate::db::{Db, Target};
+use crate::db::Db;
 use crate::error::Result;
 use crate::link;
+use crate::reader::Target;
 use crate::rollback::Rollback;
 use crate::spool::{Link, Stat};
 use crate::wal::{Cursor, HEADER_BYTES, Salt, WalHeader};

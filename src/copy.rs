@@ -11,7 +11,7 @@ use crate::reader::{self, Start, Walk};
 use crate::spool::{End, Stat, State, random};
 use crate::wal::{Cursor, Salt};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -58,6 +58,7 @@ impl Copying {
                 .read(true)
                 .write(true)
                 .create_new(true)
+                .mode(0o600)
                 .open(&path)
                 .map_err(|e| Error::io("create", &path, e))?;
             let Header { page_size, commit, hash, .. } = header;

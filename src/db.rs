@@ -4,14 +4,14 @@
 //! Lives as long as the process: closing the last connection does not end it.
 
 use crate::base::{BaseVfs, Region};
+use crate::board;
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
-use crate::page::PageSize;
-use crate::reader::wal_path;
+use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat};
@@ -35,17 +35,6 @@ pub struct Txn {
     pub commit: u32,
     /// When it was handed over.
     pub time: Time,
-}
-
-/// The newest commit that a look found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
-    /// Its end.
-    pub cursor: Cursor,
-    /// Database size in pages there.
-    pub commit: u32,
-    /// Size of the pages.
-    pub page_size: PageSize,
 }
 
 /// What the wal-index says now.
@@ -108,6 +97,8 @@ pub struct Db {
     closing: Mutex<Option<(Cursor, u32, u32)>>,
     connections: AtomicUsize,
     next_connection: AtomicU64,
+    /// In a rollback-journal mode, when it was last looked at.
+    journal: AtomicBool,
     imaging: AtomicBool,
     /// EXCLUSIVE is asked for: an image lets go.
     pub(crate) asked: AtomicBool,
@@ -139,6 +130,7 @@ impl Db {
             closing: Mutex::default(),
             connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(0),
+            journal: AtomicBool::new(false),
             imaging: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             image_running: Mutex::default(),
@@ -199,8 +191,13 @@ impl Db {
     /// A connection has the wal-index mapped.
     pub(crate) fn show(&self, connection: u64, region: Arc<dyn Region>) {
         let mut views = lock(&self.views);
+        let first = views.is_empty();
         views.retain(|(id, _)| *id != connection);
         views.push((connection, region));
+        drop(views);
+        if first {
+            self.call();
+        }
     }
 
     /// A connection is about to unmap.
@@ -320,6 +317,16 @@ impl Db {
         views.last().and_then(|(_, region)| IndexHeader::look(&**region)).map(|header| header.change)
     }
 
+    /// True where the database was in a rollback-journal mode when it was last looked at.
+    pub(crate) fn is_journal(&self) -> bool {
+        self.journal.load(Ordering::Relaxed)
+    }
+
+    /// What a look at the header said.
+    pub(crate) fn set_journal(&self, journal: bool) {
+        self.journal.store(journal, Ordering::Relaxed);
+    }
+
     // ---- an image and those who need the database ----
 
     pub(crate) fn is_imaging(&self) -> bool {
@@ -385,6 +392,9 @@ impl Db {
     /// What an operator wants to know.
     pub fn status(&self) -> Status {
         let mut status = self.report.status(Time::now());
+        if self.report.is_following() {
+            board::of_leader(&self.spool, &mut status);
+        }
         status.spool_bytes = self.spool_bytes();
         if let (Look::Commits(target), Some(from)) = (self.look(), self.report.reached()) {
             let frames = if from.salt == target.cursor.salt {

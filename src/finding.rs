@@ -2,13 +2,14 @@
 //! and the proof that nothing else was written. Where there is none, continuity is lost, and says why.
 
 use crate::base::Lock;
-use crate::db::{Db, Look, Target};
+use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::leading::Leading;
 use crate::limits;
 use crate::link;
 use crate::ltx::Txid;
+use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
 use crate::spool::{Head, Link, Links, Stat, remove};
 use crate::wal::Cursor;

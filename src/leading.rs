@@ -4,16 +4,18 @@
 use crate::base::BaseFile;
 use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
-use crate::db::{Db, Look, Target};
+use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::finding::{Found, journal_is_wal};
 use crate::image::{self, Snapshot};
 use crate::limits;
 use crate::ltx::{Level, Txid};
+use crate::page::Pgno;
+use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::settings::OnConflict;
-use crate::spool::{Stat, State, kept, random, remove};
+use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
 use crate::store::{FileInfo, Store};
 use crate::uploader::{Encoded, Outgoing, Source, encode, encode_image, needs_snapshot};
 use crate::worker::Turn;
@@ -32,9 +34,17 @@ pub(crate) struct Leading<'a> {
 }
 
 impl<'a> Leading<'a> {
-    /// A Leader without eyes would replicate nothing: it needs the wal-index mapped, or a mode without one.
-    pub(crate) fn may_compete(db: &Db) -> bool {
-        db.look() != Look::Blind || !journal_is_wal(db)
+    /// A Leader without eyes would replicate nothing: it needs the wal-index mapped, or a mode without one. Where
+    /// the last connection is closed, what is left to store lies in the Spool and in the file.
+    /// The file is asked for its mode only where somebody `called`.
+    pub(crate) fn may_compete(db: &Db, called: bool) -> bool {
+        if db.look() != Look::Blind || db.connections() == 0 {
+            return true;
+        }
+        if called {
+            db.set_journal(!journal_is_wal(db));
+        }
+        db.is_journal()
     }
 
     /// True where the store holds everything that a look finds (for those that follow).
@@ -53,6 +63,7 @@ impl<'a> Leading<'a> {
         let store = replica.store(limits::NO_PROGRESS)?;
         let spool = db.spool();
         spool.sweep()?;
+        db.leadership.sign(spool)?;
         let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
         let mut state = spool.state()?.unwrap_or_default();
         let identity = settings.url.identity();
@@ -108,6 +119,9 @@ impl<'a> Leading<'a> {
             return Ok(Turn::Stored);
         }
         let stat = Stat::of(self.db.path())?;
+        if stat.is_none() {
+            return Ok(Turn::Gone);
+        }
         match self.find()? {
             Found::Nothing => {
                 self.settled = Some((look, stat));
@@ -232,6 +246,40 @@ impl<'a> Leading<'a> {
             },
             None => Start::Whole,
         }
+    }
+
+    /// The store does not answer and Segments pile up: many become one, each page once, so that the Spool grows
+    /// with the database and not with time.
+    pub(crate) fn fold(&mut self) -> Result<()> {
+        let spool = self.db.spool();
+        if spool.segments()?.len() < limits::FOLD_SEGMENTS {
+            return Ok(());
+        }
+        let start = match &self.outgoing {
+            Some(outgoing) => {
+                Start::Stored { cursor: outgoing.to, commit: outgoing.commit, page_size: outgoing.page_size }
+            }
+            None => self.start(),
+        };
+        let walked = reader::walk(start, reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
+        let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
+        let (Some(first), false) = (pending.segments.first(), needs_snapshot(&pending)) else { return Ok(()) };
+        if pending.segments.len() < 2 {
+            return Ok(());
+        }
+        let head = Head { to: pending.to, commit: pending.commit, page_size: pending.page_size, ..first.head };
+        let pages: Vec<Pgno> = pending.pages.iter().map(|(pgno, _)| *pgno).collect();
+        let mut places = pending.pages.iter().map(|(_, place)| *place);
+        let folded = spool.save(&head, &pages, |_, page| {
+            let place = places.next().expect("one place for each page");
+            pending.read(place, page).map(|_| ())
+        })?;
+        Segment::open(&folded)?.sync()?;
+        spool.sync()?;
+        for segment in pending.segments.iter().filter(|segment| segment.path != folded) {
+            remove(&segment.path)?;
+        }
+        Ok(())
     }
 
     // ---- images ----

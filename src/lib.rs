@@ -31,6 +31,7 @@ pub mod settings;
 pub mod capture;
 mod copy;
 pub mod image;
+mod kinship;
 pub mod leader;
 pub mod reader;
 pub mod restore;
@@ -38,6 +39,7 @@ mod rollback;
 pub mod uploader;
 
 // life
+mod board;
 pub mod conn;
 pub mod db;
 mod finding;

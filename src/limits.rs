@@ -128,6 +128,9 @@ pub const SPOOL: u64 = 256 << 20;
 /// Time for which a measurement of the Spool's size holds.
 pub const MEASURE_SPOOL: Duration = Duration::from_secs(1);
 
+/// Segments that wait during an outage before they are made into one.
+pub const FOLD_SEGMENTS: usize = 64;
+
 /// Size of a WAL at which it may be reset although nothing could be saved: continuity is lost, the disk is not.
 pub const HARD_WAL: u64 = 4 << 30;
 

@@ -6,14 +6,16 @@
 use crate::base::Lock;
 use crate::capture;
 use crate::clock::Time;
-use crate::db::{Db, Replica, Target, lock};
+use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
+use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
 use crate::leading::newest;
 use crate::limits;
-use crate::ltx::Txid;
+use crate::ltx::{Level, Txid};
 use crate::page::PageSize;
 use crate::plan::Target as Goal;
+use crate::reader::Target;
 use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
 use crate::restore::{self, Options, Restored};
@@ -55,12 +57,13 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
 
 /// It opens, also when the store is down; but where the store is beyond what this machine stored, it does not.
 fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
-    if db.looked.swap(true, Ordering::Relaxed) {
+    // A worker of this process leads or follows already; fcntl would not even notice the second asking.
+    if db.looked.swap(true, Ordering::Relaxed) || db.has_worked() {
         return Ok(());
     }
     let spool = db.spool();
-    let Some(state) = spool.state()? else { return Ok(()) };
     let settings = &replica.settings;
+    let Some(state) = spool.state()? else { return first_use(db, replica) };
     if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
         return Ok(());
     }
@@ -98,6 +101,41 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
     }
 }
 
+/// A file without `state`: a replica with history may be this database's, from another tool or another disk, but
+/// never another database's.
+fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| {
+        let mut listing = Vec::new();
+        for level in Level::all() {
+            listing.extend(store.list(level)?);
+        }
+        if listing.is_empty() { Ok(None) } else { first_page(&store, &listing) }
+    });
+    let (page_size, theirs) = match looked {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(e) => {
+            log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
+            return Ok(());
+        }
+    };
+    let base = db.base().open_database(db.path(), true).map_err(|e| Error::io("open", db.path(), e))?;
+    let mut mine = vec![0u8; page_size.bytes()];
+    let _ = base.read_at(&mut mine, 0); // a shorter file leaves zeros, which say nothing
+    let url = &replica.settings.url;
+    if let Some(why) = strangers(&mine, &theirs) {
+        if replica.settings.on_conflict != OnConflict::KeepLocal {
+            db.looked.store(false, Ordering::Relaxed);
+            return Err(Error::Conflict(format!(
+                "the replica {url} holds another database than {}: {why}; give each database a URL of its own, or say on-conflict=keep-local to store this one there as the newest state",
+                db.path().display()
+            )));
+        }
+    }
+    log::warn!(target: "litestream", "{}: {url} has a history that this machine did not write; the file's content becomes its next state, and what was there stays restorable", db.path().display());
+    Ok(())
+}
+
 // ---- a file that is missing, or empty ----
 
 fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
@@ -105,6 +143,7 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let timeout = replica.settings.open_timeout;
     let _restoring = elect(&db.restoring, db.spool(), timeout)?;
     let filling = db.spool().path(FILLING).exists();
+    db.looked.store(true, Ordering::Relaxed);
     let restored = match Stat::of(db.path())? {
         Some(stat) if stat.size > 0 && !filling => return Ok(()),
         Some(_) => fill(db, replica, ask),
@@ -274,7 +313,13 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
 fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     let spool = db.spool();
     let Some(mut state) = spool.state()? else { return set_segments_aside(spool) };
-    if !db.leadership.hold(spool)? {
+    // This process's own worker notices that the file is gone, and ends.
+    let began = Instant::now();
+    while db.has_worked() && began.elapsed() < limits::GIVE_WAY {
+        db.call();
+        std::thread::sleep(limits::BLINK);
+    }
+    if db.has_worked() || !db.leadership.hold(spool)? {
         return Ok(()); // a Leader with the deleted file still open stores what it has
     }
     for waiting in Outgoing::found(spool)? {

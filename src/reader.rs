@@ -3,7 +3,6 @@
 //!
 //! Trusts nothing but the wal-index for what is committed, and the chain of checksums for what it reads.
 
-use crate::db::Target;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
 use crate::spool::{Links, Segment, Spool};
@@ -16,10 +15,23 @@ use std::path::{Path, PathBuf};
 
 /// Segments that one LTX file is made of at most: each holds a descriptor.
 pub const SEGMENTS_A_FILE: usize = 128;
+/// Segments looked at in one walk.
+const SEGMENTS_SEEN: usize = 1 << 16;
 /// Entries collected before older copies of the same page are dropped.
 const FOLD_ENTRIES: usize = 1 << 20;
 /// Bytes of the WAL read at a time.
 const READ_BYTES: usize = 1 << 20;
+
+/// The newest commit that a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Its end.
+    pub cursor: Cursor,
+    /// Database size in pages there.
+    pub commit: u32,
+    /// Size of the pages.
+    pub page_size: PageSize,
+}
 
 /// Where the newest copy of a page is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,14 +195,11 @@ pub enum Start {
     Whole,
 }
 
-/// Opens the Segments of a Spool, verified; torn ones (a power loss) are left out, and named.
+/// The Segments of a Spool; torn ones (a power loss) are left out, and named.
 pub fn segments(spool: &Spool) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
-    for path in spool.segments()? {
-        if segments.len() >= 4 * SEGMENTS_A_FILE {
-            break;
-        }
-        match Segment::open(&path).and_then(|segment| segment.verify().map(|()| segment)) {
+    for path in spool.segments()?.into_iter().take(SEGMENTS_SEEN) {
+        match Segment::open(&path) {
             Ok(segment) => segments.push(segment),
             Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
             Err(e) => log::warn!(target: "litestream", "{e}; it is passed over"),
@@ -215,6 +224,7 @@ pub fn walk(
                 return Ok(None);
             };
             let segment = available.swap_remove(index);
+            segment.verify()?;
             let mut pending = Pending::new(segment.head.from, segment.head.page_size, 0);
             take(&mut pending, segment);
             pending
@@ -238,7 +248,11 @@ pub fn walk(
         });
         if let Some(index) = next {
             let segment = available.swap_remove(index);
-            take(&mut pending, segment);
+            match segment.verify() {
+                Ok(()) => take(&mut pending, segment),
+                Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
+                Err(e) => log::warn!(target: "litestream", "{e}; it is passed over"),
+            }
             continue;
         }
         match open_wal(wal_path)? {

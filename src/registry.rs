@@ -9,21 +9,14 @@ use crate::db::{Db, Place, lock};
 use crate::error::{Error, Result};
 use crate::opening;
 use crate::settings::{Choice, Origin, Settings};
+
+pub use crate::settings::Door;
 use crate::spool::Spool;
 use crate::store::Io;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// Through which entry point the VFS was registered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// `vfs=litestream`: a database without a replica is an error.
-    Named,
-    /// The default VFS: a database without a configured replica passes straight through.
-    Default,
-}
 
 /// What `xOpen` of a main database asks.
 pub struct Ask<'a> {

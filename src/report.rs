@@ -151,6 +151,11 @@ impl Report {
         }
     }
 
+    /// Another process of this machine replicates.
+    pub(crate) fn is_following(&self) -> bool {
+        self.board().phase == Phase::Following
+    }
+
     /// How far the store reaches.
     pub(crate) fn reached(&self) -> Option<Cursor> {
         self.board().reached

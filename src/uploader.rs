@@ -16,6 +16,7 @@ use crate::store::{Body, Put, Store};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, HEADER_BYTES, Salt};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Buffer between the encoder and the file.
@@ -72,7 +73,7 @@ impl Outgoing {
             match checked {
                 Ok(header) => {
                     let Some(to) = reach(&path) else { continue };
-                    let size = std::fs::metadata(&path).map_err(|e| Error::io("stat", &path, e))?.len();
+                    let Ok(size) = std::fs::metadata(&path).map(|meta| meta.len()) else { continue };
                     let Header { page_size, commit, timestamp: time, .. } = header;
                     found.push(Outgoing { txid: header.span.max, time, to, commit, page_size, path, size });
                 }
@@ -80,6 +81,7 @@ impl Outgoing {
                     log::warn!(target: "litestream", "{} was torn and is written anew: {reason}", path.display());
                     remove(&path)?;
                 }
+                Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -201,7 +203,12 @@ pub fn encode_image(
 }
 
 fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
-    let file = File::options().write(true).create_new(true).open(path).map_err(|e| Error::io("create", path, e))?;
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| Error::io("create", path, e))?;
     Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header)
 }
 

@@ -4,6 +4,7 @@
 //! The channel only wakes: after draining it, and at each beat, the worker looks at the wal-index itself. What
 //! is in its memory counts for nobody; what was committed is found again from Spool and WAL.
 
+use crate::board;
 use crate::clock::Time;
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub(crate) enum Turn {
     More,
     /// Another process leads.
     Following,
+    /// The database file is gone: what the Spool holds is stored when it is opened again.
+    Gone,
     /// Nothing can be done before this has passed.
     Later(Duration),
 }
@@ -45,13 +48,15 @@ struct Worker<'a> {
     failures: u32,
     oldest: Option<Time>,
     woken: bool,
+    /// What was left for the followers.
+    said: String,
 }
 
 impl<'a> Worker<'a> {
     fn new(db: &'a Arc<Db>) -> Worker<'a> {
         let interval = db.replica().map_or(limits::BEAT.1, |replica| replica.settings.sync_interval);
         let beat = interval.clamp(limits::BEAT.0, limits::BEAT.1);
-        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true }
+        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true, said: String::new() }
     }
 
     fn work(&mut self) {
@@ -69,6 +74,11 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
+                    if !Leading::may_compete(self.db, false) {
+                        // Blind: what others commit would be seen by nobody.
+                        self.leading = None;
+                        self.db.leadership.resign();
+                    }
                     if self.end(false) {
                         return;
                     }
@@ -80,10 +90,35 @@ impl<'a> Worker<'a> {
                     }
                     None
                 }
+                Ok(Turn::Gone) => {
+                    let gone = Error::State(format!("{} is gone", self.db.path().display()));
+                    self.db.report.fail(ticket, &gone);
+                    self.db.report.phase(Phase::Waiting("the database file is gone".into()));
+                    if self.end(false) {
+                        return;
+                    }
+                    None
+                }
                 Ok(Turn::Later(pause)) => Some(pause),
-                Err(e) => Some(self.failed(ticket, &e)),
+                Err(e) => {
+                    let pause = self.failed(ticket, &e);
+                    if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {
+                        self.db.note("fold", &e);
+                    }
+                    Some(pause)
+                }
             };
+            self.leave_word();
             self.wait(began, pause);
+        }
+    }
+
+    fn leave_word(&mut self) {
+        if self.leading.is_some() {
+            let left = board::leave(self.db.spool(), &self.db.report.status(Time::now()), &mut self.said);
+            if let Err(e) = left {
+                self.db.note("status", &e);
+            }
         }
     }
 
@@ -99,10 +134,15 @@ impl<'a> Worker<'a> {
     fn turn(&mut self, ticket: u64) -> Result<Turn> {
         let awaited = self.db.report.is_awaited();
         if self.leading.is_none() {
+            if !self.db.path().exists() {
+                return Ok(Turn::Gone);
+            }
             if !self.db.spool().exists() {
                 self.db.spool().create()?;
             }
-            if !Leading::may_compete(self.db) {
+            // Somebody who waits for a sync may have read nothing yet: what is to be stored lies in the Spool then.
+            if !awaited && !Leading::may_compete(self.db, self.woken) {
+                self.woken = false;
                 return self.follow(ticket, awaited);
             }
             if !self.db.leadership.hold(self.db.spool())? {
@@ -129,9 +169,10 @@ impl<'a> Worker<'a> {
             if awaited && Leading::all_is_stored(self.db, &state)? {
                 self.db.report.done(ticket);
             }
-            if self.oldest.is_some() && Leading::all_is_stored(self.db, &state)? {
-                self.oldest = None;
-            }
+            // What others commit is noticed here, so that the lag counts for it too.
+            let stored = Leading::all_is_stored(self.db, &state)?;
+            self.oldest = if stored { None } else { self.oldest.or(Some(Time::now())) };
+            self.db.report.oldest(self.oldest);
         }
         Ok(if awaited { Turn::Later(limits::FOLLOWER_LOOK) } else { Turn::Following })
     }

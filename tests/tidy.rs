@@ -16,11 +16,14 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("formats", &["page", "wal", "walindex", "ltx", "v3"]),
     ("places", &["spool", "store"]),
     ("decisions", &["commit", "gate", "link", "plan", "due", "settings", "policy"]),
-    ("jobs", &["reader", "capture", "uploader", "image", "compactor", "retention", "restore", "verify", "follow"]),
+    (
+        "jobs",
+        &["kinship", "reader", "capture", "uploader", "image", "compactor", "retention", "restore", "verify", "follow"],
+    ),
     (
         "life",
         &[
-            "registry", "opening", "db", "conn", "rollback", "worker", "leader", "leading", "finding", "copy",
+            "board", "registry", "opening", "db", "conn", "rollback", "worker", "leader", "leading", "finding", "copy",
             "report", "status",
         ],
     ),

@@ -50,10 +50,10 @@ fn database<'a>(file: *mut sqlite3_file) -> &'a mut Database {
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite closes a file once and uses it no more.
     let mut database = unsafe { handle::unwrap::<Database>(file) };
-    if database.is_ours() {
-        if let Some(life) = fork::current() {
-            life.open.remove(database.name);
-        }
+    if database.is_ours()
+        && let Some(life) = fork::current()
+    {
+        life.open.remove(database.name);
     }
     database.leave();
     forward!(file, xClose => SQLITE_IOERR)

@@ -10,8 +10,9 @@ use crate::page::{PageSize, Pgno};
 use crate::wal::Cursor;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 const MAGIC: &[u8; 8] = b"LSVSEG1\n";
 const HEADER_BYTES: usize = 128;
@@ -63,7 +64,8 @@ pub struct Segment {
     pub pages: Vec<Pgno>,
     /// Its file.
     pub path: PathBuf,
-    file: File,
+    /// Opened for the contents only: there may be more Segments than descriptors.
+    file: OnceLock<File>,
 }
 
 impl Segment {
@@ -107,23 +109,32 @@ impl Segment {
             .chunks_exact(4)
             .map(|raw| Pgno(u32::from_be_bytes(raw.try_into().expect("chunks of four"))))
             .collect();
-        Ok(Segment { head, pages, path: path.to_path_buf(), file })
+        Ok(Segment { head, pages, path: path.to_path_buf(), file: OnceLock::new() })
+    }
+
+    fn file(&self) -> Result<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = File::open(&self.path).map_err(|e| Error::io("open segment", &self.path, e))?;
+        Ok(self.file.get_or_init(|| file))
     }
 
     /// Checks the checksum of everything behind the header.
     pub fn verify(&self) -> Result<()> {
+        let file = self.file()?;
         let end = self.bytes() - 8;
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
         let mut buf = vec![0u8; VERIFY_CHUNK];
         let mut at = HEADER_BYTES as u64;
         while at < end {
             let n = buf.len().min((end - at) as usize);
-            self.file.read_exact_at(&mut buf[..n], at).map_err(|e| Error::io("read segment", &self.path, e))?;
+            file.read_exact_at(&mut buf[..n], at).map_err(|e| Error::io("read segment", &self.path, e))?;
             digest.update(&buf[..n]);
             at += n as u64;
         }
         let mut sum = [0u8; 8];
-        self.file.read_exact_at(&mut sum, end).map_err(|e| Error::io("read segment", &self.path, e))?;
+        file.read_exact_at(&mut sum, end).map_err(|e| Error::io("read segment", &self.path, e))?;
         if u64::from_be_bytes(sum) == digest.finalize() {
             Ok(())
         } else {
@@ -134,12 +145,12 @@ impl Segment {
     /// Reads the contents of the `index`-th page.
     pub fn read(&self, index: usize, buf: &mut [u8]) -> Result<()> {
         let at = (HEADER_BYTES + 4 * self.pages.len() + index * buf.len()) as u64;
-        self.file.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e))
+        self.file()?.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e))
     }
 
     /// Makes it durable.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("sync segment", &self.path, e))
+        self.file()?.sync_data().map_err(|e| Error::io("sync segment", &self.path, e))
     }
 }
 
@@ -159,7 +170,7 @@ pub fn write(
     mut read: impl FnMut(Pgno, &mut [u8]) -> Result<()>,
 ) -> Result<u64> {
     let failed = |e| Error::io("write segment", path, e);
-    let file = File::options().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     let mut out = BufWriter::with_capacity(VERIFY_CHUNK.min(64 << 10), file);
     out.write_all(&encode(head, pages.len() as u32)).map_err(failed)?;
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
