@@ -1,6 +1,6 @@
 //! A replica may hold both layouts: LTX files, and what Litestream 0.3 left there. The newest of both wins.
 
-use super::{Options, exact, list, older, prepare, source};
+use super::{Options, Restored, carry_out, exact, list, older, prepare, source};
 use crate::error::{Error, Result};
 use crate::limits::SAME_TIME;
 use crate::ltx::FileInfo;
@@ -8,6 +8,7 @@ use crate::plan::older::{self as older_plan, Until, Wish};
 use crate::plan::{self, Plan, Target};
 use crate::store::Store;
 use crate::v3::{Moment, Object};
+use std::path::Path;
 
 /// What will be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,32 @@ pub enum Either {
     Ltx(Plan),
     /// Objects of 0.3.
     Older(older_plan::Plan),
+}
+
+/// What was restored, of one layout or the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebuilt {
+    /// LTX files.
+    Ltx(Restored),
+    /// Objects of 0.3.
+    Older(older::Restored),
+}
+
+impl std::fmt::Display for Rebuilt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Rebuilt::Ltx(restored) => restored.txid().fmt(f),
+            Rebuilt::Older(restored) => write!(f, "{}/{}", restored.generation, restored.index),
+        }
+    }
+}
+
+/// Restores the newest of both layouts into `out`, a path where nothing stands.
+pub fn newest(store: &Store, out: &Path, options: Options<'_>) -> Result<Rebuilt> {
+    match choose(store, Target::Latest, &Wish::LATEST, options)? {
+        Either::Ltx(plan) => carry_out(store, Target::Latest, plan, out, options).map(Rebuilt::Ltx),
+        Either::Older(plan) => older::carry_out(store, &Wish::LATEST, plan, out, options).map(Rebuilt::Older),
+    }
 }
 
 /// Plans over both layouts. `wish` says for 0.3 what `target` says for LTX; a transaction is looked for in LTX only, a

@@ -11,7 +11,7 @@ mod piece;
 mod source;
 mod team;
 
-pub use either::{Either, choose};
+pub use either::{Either, Rebuilt, choose, newest};
 
 use crate::clock::Time;
 use crate::error::{Error, Result};
