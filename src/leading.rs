@@ -82,6 +82,11 @@ impl<'a> Leading<'a> {
         }
         outgoing.retain(|waiting| waiting.txid == state.txid.next());
         let newest = newest(&store)?;
+        if state.txid == Txid(0) {
+            // Beside files of Litestream 0.3 ours are dated later: a restore takes the newest of both.
+            let older = crate::restore::older::list(&store)?.into_iter().map(|object| object.created.time()).max();
+            state.time = older.map_or(state.time, |older| state.time.max(older));
+        }
         let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
         let beyond = newest.filter(|newest| newest.span.max > expected);
         if let Some(beyond) = beyond {

@@ -14,6 +14,7 @@ pub mod limits;
 // formats
 pub mod ltx;
 pub mod page;
+pub mod v3;
 pub mod wal;
 pub mod walindex;
 

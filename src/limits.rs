@@ -77,6 +77,15 @@ pub const RESTORE_WRITE: usize = 1 << 20;
 
 /// Times that a restore begins anew because a file that it needs was deleted meanwhile.
 pub const RESTORE_PLANS: usize = 5;
+
+/// Segments of a 0.3 replica that are fetched together.
+pub const OLDER_BATCH: usize = 64;
+/// Bytes of those; a larger segment is streamed by itself.
+pub const OLDER_BATCH_BYTES: u64 = 8 << 20;
+
+/// How far a file's time may lie behind its header's before it counts as the time of a copy.
+pub const SAME_TIME: Duration = Duration::from_secs(5);
+
 /// Bytes that one frame of an upload hands to the system: how finely progress is seen.
 pub const UPLOAD_FRAME: usize = 64 << 10;
 
