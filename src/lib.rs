@@ -8,11 +8,13 @@
 // ground
 pub mod clock;
 pub mod error;
+pub mod fault;
 pub mod limits;
 
 // formats
 pub mod ltx;
 pub mod page;
+pub mod v3;
 pub mod wal;
 pub mod walindex;
 
@@ -32,6 +34,7 @@ mod copy;
 pub mod image;
 mod kinship;
 pub mod leader;
+mod leftover;
 pub mod reader;
 pub mod restore;
 mod rollback;
@@ -46,4 +49,5 @@ mod leading;
 mod opening;
 pub mod registry;
 pub mod report;
+mod turns;
 mod worker;

@@ -11,7 +11,7 @@ use crate::opening;
 use crate::settings::{Choice, Origin, Settings};
 
 pub use crate::settings::Door;
-use crate::spool::Spool;
+use crate::spool::{Spool, Stat};
 use crate::store::Io;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -53,10 +53,13 @@ pub struct Pending {
 impl Pending {
     /// The base VFS opened the file.
     pub fn connect(self, _database: &dyn ReadAt) -> Conn {
-        if self.db.replicates() {
-            if let Err(e) = self.db.spool().create() {
-                self.db.note("spool", &e);
-            }
+        if self.db.replicates()
+            && let Err(e) = self.db.spool().create()
+        {
+            self.db.note("spool", &e);
+        }
+        if let Ok(Some(stat)) = Stat::of(self.db.path()) {
+            self.db.turns.opened(stat.inode);
         }
         Conn::new(self.db)
     }
@@ -122,15 +125,15 @@ impl Registry {
                 return Ok(None);
             }
         }
-        if let Some(owner) = known.replicas.get(&identity) {
-            if owner != ask.path {
-                return Err(Error::Usage(format!(
-                    "the replica {} is in use by {}: {} needs a replica of its own",
-                    settings.url,
-                    owner.display(),
-                    ask.path.display()
-                )));
-            }
+        if let Some(owner) = known.replicas.get(&identity)
+            && owner != ask.path
+        {
+            return Err(Error::Usage(format!(
+                "the replica {} is in use by {}: {} needs a replica of its own",
+                settings.url,
+                owner.display(),
+                ask.path.display()
+            )));
         }
         if let Some(db) = known.dbs.get(ask.path) {
             let used = db.replica().map(|replica| replica.settings.url.identity());

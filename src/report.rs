@@ -266,10 +266,10 @@ impl Report {
             if board.done >= ticket {
                 return Ok(board.stored.unwrap_or_default());
             }
-            if let Some((failed, e)) = &board.failed {
-                if *failed >= ticket {
-                    return Err(e.clone());
-                }
+            if let Some((failed, e)) = &board.failed
+                && *failed >= ticket
+            {
+                return Err(e.clone());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

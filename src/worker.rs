@@ -25,6 +25,8 @@ pub(crate) enum Turn {
     More,
     /// Another process leads.
     Following,
+    /// The file that has the database's name by now is another one.
+    Moved,
     /// The database file is gone: what the Spool holds is stored when it is opened again.
     Gone,
     /// Nothing can be done before this has passed.
@@ -66,7 +68,7 @@ impl<'a> Worker<'a> {
             self.drain();
             let turn = self.turn(ticket);
             let pause = match turn {
-                Ok(Turn::More) => continue,
+                Ok(Turn::More | Turn::Moved) => continue,
                 Ok(Turn::Stored) => {
                     self.failures = 0;
                     self.oldest = None;
@@ -74,6 +76,11 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
+                    if !Leading::may_compete(self.db, false) {
+                        // Blind: what others commit would be seen by nobody.
+                        self.leading = None;
+                        self.db.leadership.resign();
+                    }
                     if self.end(false) {
                         return;
                     }
@@ -135,7 +142,9 @@ impl<'a> Worker<'a> {
             if !self.db.spool().exists() {
                 self.db.spool().create()?;
             }
-            if !Leading::may_compete(self.db) {
+            // Somebody who waits for a sync may have read nothing yet: what is to be stored lies in the Spool then.
+            if !awaited && !Leading::may_compete(self.db, self.woken) {
+                self.woken = false;
                 return self.follow(ticket, awaited);
             }
             if !self.db.leadership.hold(self.db.spool())? {
@@ -148,7 +157,7 @@ impl<'a> Worker<'a> {
         let leading = self.leading.as_mut().expect("set above, or returned");
         let turn = leading.turn(self.woken || awaited);
         match turn {
-            Ok(Turn::Following) => self.leading = None,
+            Ok(Turn::Following | Turn::Moved) => self.leading = None,
             Ok(Turn::Stored) => self.woken = false,
             _ => {}
         }

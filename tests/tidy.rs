@@ -18,7 +18,19 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("decisions", &["commit", "gate", "link", "plan", "due", "settings", "policy"]),
     (
         "jobs",
-        &["kinship", "reader", "capture", "uploader", "image", "compactor", "retention", "restore", "verify", "follow"],
+        &[
+            "kinship",
+            "reader",
+            "capture",
+            "leftover",
+            "uploader",
+            "image",
+            "compactor",
+            "retention",
+            "restore",
+            "verify",
+            "follow",
+        ],
     ),
     (
         "life",

@@ -4,7 +4,9 @@
 //! Written under a temporary name and renamed, so whole or absent after a kill; the checksum of all its bytes
 //! answers a power loss. Never changed afterwards.
 
+use super::Stat;
 use super::codec::{In, Out, crc};
+use super::links::End;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
 use crate::wal::Cursor;
@@ -40,8 +42,28 @@ pub struct Head {
     pub without_contents: bool,
     /// Continuity with what came before is not proven.
     pub unlinked: bool,
-    /// Made of a rollback-journal transaction.
-    pub rollback: bool,
+    /// Made of a rollback-journal transaction: the file with that transaction in it.
+    pub after: Option<After>,
+}
+
+/// The database file at the moment when a rollback-journal transaction was all in it and not yet committed: by this it
+/// is told later whether one whose writer died was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct After {
+    /// The change counter.
+    pub change: u32,
+    /// The file.
+    pub stat: Stat,
+    /// Hash of the header, as an [`End`] has it.
+    pub header: u64,
+}
+
+impl Head {
+    /// The End that a committed rollback-journal transaction is.
+    pub fn end(&self) -> Option<End> {
+        let After { change, stat, header } = self.after?;
+        Some(End { cursor: self.to, commit: self.commit, change, stat, header })
+    }
 }
 
 /// An existing Segment.
@@ -52,6 +74,7 @@ pub struct Head {
 /// | 8 | flags: 1 without contents, 2 follows, 4 unlinked, 8 rollback |
 /// | 12 | page size, Commit, count of pages |
 /// | 24 | from, to, follows (20 each) |
+/// | 84 | rollback: change counter (4); inode, size, mtime (8 each) of the database; hash of its header (8) |
 /// | 120 | CRC-64 of bytes 0..120 |
 /// | 128 | page numbers, ascending, 4 bytes each |
 /// | … | contents in the same order |
@@ -198,7 +221,7 @@ fn encode(head: &Head, count: u32) -> Vec<u8> {
         flag(head.without_contents, WITHOUT_CONTENTS)
             | flag(head.follows.is_some(), FOLLOWS)
             | flag(head.unlinked, UNLINKED)
-            | flag(head.rollback, ROLLBACK),
+            | flag(head.after.is_some(), ROLLBACK),
     );
     out.u32(head.page_size.get());
     out.u32(head.commit);
@@ -206,6 +229,12 @@ fn encode(head: &Head, count: u32) -> Vec<u8> {
     out.cursor(&head.from);
     out.cursor(&head.to);
     out.cursor(&head.follows.unwrap_or_default());
+    let After { change, stat, header } = head.after.unwrap_or_default();
+    out.u32(change);
+    out.u64(stat.inode);
+    out.u64(stat.size);
+    out.i64(stat.modified);
+    out.u64(header);
     out.sealed(HEADER_BYTES)
 }
 
@@ -221,6 +250,9 @@ fn decode(raw: &[u8; HEADER_BYTES]) -> Option<(Head, u32)> {
     let page_size = PageSize::new(fields.u32()?).ok()?;
     let (commit, count) = (fields.u32()?, fields.u32()?);
     let (from, to, follows) = (fields.cursor()?, fields.cursor()?, fields.cursor()?);
+    let change = fields.u32()?;
+    let stat = Stat { inode: fields.u64()?, size: fields.u64()?, modified: fields.i64()? };
+    let after = After { change, stat, header: fields.u64()? };
     let head = Head {
         from,
         to,
@@ -229,7 +261,7 @@ fn decode(raw: &[u8; HEADER_BYTES]) -> Option<(Head, u32)> {
         commit,
         without_contents: flags & WITHOUT_CONTENTS != 0,
         unlinked: flags & UNLINKED != 0,
-        rollback: flags & ROLLBACK != 0,
+        after: (flags & ROLLBACK != 0).then_some(after),
     };
     Some((head, count))
 }
@@ -251,7 +283,7 @@ mod tests {
             commit: 9,
             without_contents: false,
             unlinked: false,
-            rollback: false,
+            after: Some(After { change: 3, stat: Stat { inode: 1, size: 2, modified: 3 }, header: 4 }),
         }
     }
 

@@ -60,10 +60,10 @@ impl State {
                 Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => continue,
                 Err(e) => return Err(Error::io("read", path, e)),
             }
-            if let Some(state) = decode(&raw) {
-                if newest.as_ref().is_none_or(|other| other.number < state.number) {
-                    newest = Some(state);
-                }
+            if let Some(state) = decode(&raw)
+                && newest.as_ref().is_none_or(|other| other.number < state.number)
+            {
+                newest = Some(state);
             }
         }
         Ok(newest)

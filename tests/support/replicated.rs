@@ -216,8 +216,7 @@ pub fn image(path: &Path) -> Vec<u8> {
     let mut reader = Connection::open_with_flags(uri, flags).unwrap();
     reader.busy_timeout(Duration::from_secs(20)).unwrap();
     reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
-    let image = reader.serialize("main").unwrap().to_vec();
-    image
+    reader.serialize("main").unwrap().to_vec()
 }
 
 /// Equal page for page, or a sentence that names the pages.
