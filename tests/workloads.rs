@@ -47,6 +47,16 @@ fn fill(connection: &Connection, rows: u32, bytes: u32) {
     );
 }
 
+/// Many pages that are stored before anything else and never touched again: a file with all of them is an image.
+fn fill_cold(connection: &Connection) {
+    batch(connection, "BEGIN; CREATE TABLE cold(b BLOB)");
+    for _ in 0..400 {
+        batch(connection, "INSERT INTO cold VALUES (randomblob(900))");
+    }
+    batch(connection, "COMMIT");
+    sync(connection);
+}
+
 /// Transactions of many kinds, each small.
 fn mixed(connection: &Connection, rounds: i64) {
     for n in 1..=rounds {
@@ -263,6 +273,7 @@ fn a_transaction_of_one_gigabyte_needs_little_memory() {
 fn checkpoints_of_every_mode_by_several_connections_lose_nothing() {
     let (_folder, place) = scene();
     let connection = place.open_wal();
+    fill_cold(&connection);
     fill(&connection, 100, 500);
     let stop = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (1..=4u64)
@@ -307,6 +318,7 @@ fn settings_that_touch_the_wal_are_survived() {
         let (_folder, place) = scene();
         let connection = place.open_wal();
         batch(&connection, pragmas);
+        fill_cold(&connection);
         fill(&connection, 300, 500);
         mixed(&connection, 150);
         place.is_replicated(&connection);
