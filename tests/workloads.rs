@@ -16,7 +16,7 @@ mod support;
 
 use litestream_engine::plan::Target;
 use process::Process;
-use replicated::{Place, integrity, load, page_size, same_pages, sync};
+use replicated::{Place, folder, integrity, load, page_size, same_pages, sync};
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 fn scene() -> (TempDir, Place) {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let place = Place::in_folder(folder.path(), "app.db");
     (folder, place)
 }
