@@ -7,6 +7,7 @@ use crate::base::{BaseVfs, Region};
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
+use crate::history::History;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
@@ -14,7 +15,7 @@ use crate::page::PageSize;
 use crate::reader::wal_path;
 use crate::report::{Report, Status};
 use crate::settings::Settings;
-use crate::spool::{End, Link, Spool, Stat};
+use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
 use crate::wal::Cursor;
 use crate::walindex::IndexHeader;
@@ -117,6 +118,8 @@ pub struct Db {
     running: Mutex<bool>,
     started: AtomicBool,
     spool_bytes: Mutex<(u64, Option<Instant>)>,
+    /// What the last Leader of this process knew of the replica, and the `state` then.
+    upkeep: Mutex<Option<(Option<State>, History)>>,
 }
 
 impl Db {
@@ -146,6 +149,7 @@ impl Db {
             running: Mutex::default(),
             started: AtomicBool::new(false),
             spool_bytes: Mutex::default(),
+            upkeep: Mutex::default(),
         }
     }
 
@@ -373,6 +377,22 @@ impl Db {
     pub(crate) fn cannot_save(&self, e: &Error, wal_bytes: u64) -> Answer {
         self.note("capture", e);
         if self.replicates() && wal_bytes < limits::HARD_WAL { Answer::Busy } else { Answer::Forward }
+    }
+
+    // ---- from one Leader of this process to the next ----
+
+    /// What is known of the replica, where `state` is still what this process wrote last: then nobody else stored
+    /// anything, and nothing need be listed.
+    pub(crate) fn upkeep(&self, state: Option<&State>) -> Option<History> {
+        let (then, history) = lock(&self.upkeep).take()?;
+        (then.is_some() && then.as_ref() == state).then_some(history)
+    }
+
+    /// Keeps it for the next Leader.
+    pub(crate) fn keep_upkeep(&self, state: Option<State>, history: History) {
+        if history.is_idle() {
+            *lock(&self.upkeep) = Some((state, history));
+        }
     }
 
     // ---- what people see ----

@@ -7,14 +7,15 @@ use crate::copy::{Copying, Sliced};
 use crate::db::{Db, Look, Target};
 use crate::error::{Error, Result};
 use crate::finding::{Found, journal_is_wal};
+use crate::history::{self, History, Site};
 use crate::image::{self, Snapshot};
 use crate::limits;
-use crate::ltx::{Level, Txid};
+use crate::ltx::Txid;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::settings::OnConflict;
 use crate::spool::{Stat, State, kept, random, remove};
-use crate::store::{FileInfo, Store};
+use crate::store::Store;
 use crate::uploader::{Encoded, Outgoing, Source, encode, encode_image, needs_snapshot};
 use crate::worker::Turn;
 use std::sync::Arc;
@@ -22,13 +23,14 @@ use std::sync::Arc;
 /// The Leader of one database.
 pub(crate) struct Leading<'a> {
     pub(crate) db: &'a Arc<Db>,
-    store: Store,
+    store: Arc<Store>,
     pub(crate) base: Box<dyn BaseFile>,
     pub(crate) state: State,
     outgoing: Option<Outgoing>,
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
+    history: History,
 }
 
 impl<'a> Leading<'a> {
@@ -50,11 +52,13 @@ impl<'a> Leading<'a> {
     pub(crate) fn take_over(db: &'a Arc<Db>) -> Result<Leading<'a>> {
         let replica = db.replica().expect("only a database with a replica has a worker");
         let settings = &replica.settings;
-        let store = replica.store(limits::NO_PROGRESS)?;
+        let store = Arc::new(replica.store(limits::NO_PROGRESS)?);
         let spool = db.spool();
         spool.sweep()?;
         let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
-        let mut state = spool.state()?.unwrap_or_default();
+        let written = spool.state()?;
+        let history = db.upkeep(written.as_ref());
+        let mut state = written.unwrap_or_default();
         let identity = settings.url.identity();
         let mut outgoing = Outgoing::found(spool)?;
         if !state.replica.is_empty() && state.replica != kept(&identity) {
@@ -66,9 +70,12 @@ impl<'a> Leading<'a> {
             }
         }
         outgoing.retain(|waiting| waiting.txid == state.txid.next());
-        let newest = newest(&store)?;
+        let history = match history {
+            Some(history) => history,
+            None => History::begin(db, &settings.schedule, history::list(&store)?)?,
+        };
         let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
-        let beyond = newest.filter(|newest| newest.span.max > expected);
+        let beyond = history.manifest().newest().filter(|newest| newest.span.max > expected);
         if let Some(beyond) = beyond {
             if state.txid > Txid(0) && settings.on_conflict != OnConflict::KeepLocal {
                 return Err(Error::Conflict(format!(
@@ -92,11 +99,33 @@ impl<'a> Leading<'a> {
         state.writer = random();
         db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
         db.report.phase(Phase::Replicating);
-        Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None })
+        Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None, history })
     }
 
-    /// One turn. `woken` is false at a beat where nobody called.
+    /// One turn. `woken` is false at a beat where nobody called. Upkeep begins where no file waits to be put.
     pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
+        let turn = self.store_next(woken)?;
+        if self.outgoing.is_none() && turn != Turn::Following {
+            let database = u64::from(self.state.commit) * u64::from(self.state.page_size);
+            let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
+            self.history.turn(&site, Time::now());
+        }
+        Ok(turn)
+    }
+
+    /// True while the replica's upkeep has something to do.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.history.is_busy(Time::now())
+    }
+
+    /// Leaves: what is known of the replica serves the next Leader of this process.
+    pub(crate) fn leave(self) -> Result<()> {
+        let written = self.db.spool().state()?;
+        self.db.keep_upkeep(written, self.history);
+        Ok(())
+    }
+
+    fn store_next(&mut self, woken: bool) -> Result<Turn> {
         if self.outgoing.is_some() {
             if !self.put()? {
                 return Ok(Turn::Following);
@@ -151,7 +180,7 @@ impl<'a> Leading<'a> {
         state.image = None;
         self.db.spool().set_state(&mut state)?;
         self.state = state;
-        remove(&outgoing.path)?;
+        self.history.stored(self.db, outgoing.info(), &outgoing.path, Time::now())?;
         self.outgoing = None;
         self.db.report.stored(self.state.txid, self.state.cursor, self.store.is_fenced() != Some(false));
         Ok(true)
@@ -306,18 +335,4 @@ impl<'a> Leading<'a> {
             Encoded::Torn | Encoded::Cancelled => Ok(Turn::Later(limits::SHORT)),
         }
     }
-}
-
-/// The newest file of a replica: raw ones first, for retention keeps the newest.
-pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
-    let mut newest: Option<FileInfo> = None;
-    for level in Level::all() {
-        let last = store.list(level)?.into_iter().max_by_key(|file| file.span.max);
-        if let Some(last) = last {
-            if newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max) {
-                newest = Some(last);
-            }
-        }
-    }
-    Ok(newest)
 }

@@ -22,17 +22,21 @@ pub mod spool;
 pub mod store;
 
 // decisions
+pub mod due;
 pub mod link;
+pub mod manifest;
 pub mod plan;
 pub mod settings;
 
 // jobs
 pub mod capture;
+pub mod compactor;
 mod copy;
 pub mod image;
 pub mod leader;
 pub mod reader;
 pub mod restore;
+pub mod retention;
 mod rollback;
 pub mod uploader;
 
@@ -40,6 +44,7 @@ pub mod uploader;
 pub mod conn;
 pub mod db;
 mod finding;
+mod history;
 mod leading;
 mod opening;
 pub mod registry;

@@ -8,8 +8,8 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, Target, lock};
 use crate::error::{Error, Result};
+use crate::history;
 use crate::leader::Leadership;
-use crate::leading::newest;
 use crate::limits;
 use crate::ltx::Txid;
 use crate::page::PageSize;
@@ -69,9 +69,9 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     db.leadership.resign();
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::list(&store));
     let beyond = match looked {
-        Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
+        Ok(listing) => listing.iter().map(|file| file.span.max).max().filter(|txid| *txid > state.txid),
         Err(e) => {
             log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
             None

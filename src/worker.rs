@@ -69,7 +69,8 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
-                    if self.end(false) {
+                    let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
+                    if !is_busy && self.end(false) {
                         return;
                     }
                     None
@@ -163,7 +164,10 @@ impl<'a> Worker<'a> {
         if !self.db.may_end(forced) {
             return false;
         }
-        if self.leading.take().is_some() {
+        if let Some(leading) = self.leading.take() {
+            if let Err(e) = leading.leave() {
+                self.db.note("state", &e);
+            }
             self.db.leadership.resign();
         }
         true

@@ -15,13 +15,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ground", &["error", "clock", "config", "limits", "fault", "log", "base"]),
     ("formats", &["page", "wal", "walindex", "ltx", "v3"]),
     ("places", &["spool", "store"]),
-    ("decisions", &["commit", "gate", "link", "plan", "due", "settings", "policy"]),
+    ("decisions", &["commit", "gate", "link", "plan", "manifest", "due", "settings", "policy"]),
     ("jobs", &["reader", "capture", "uploader", "image", "compactor", "retention", "restore", "verify", "follow"]),
     (
         "life",
         &[
-            "registry", "opening", "db", "conn", "rollback", "worker", "leader", "leading", "finding", "copy",
-            "report", "status",
+            "registry", "opening", "history", "db", "conn", "rollback", "worker", "leader", "leading", "finding",
+            "copy", "report", "status",
         ],
     ),
 ];
