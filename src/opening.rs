@@ -8,9 +8,9 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
+use crate::history;
 use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
-use crate::leading::newest;
 use crate::limits;
 use crate::ltx::{Level, Txid};
 use crate::page::PageSize;
@@ -71,9 +71,9 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     db.leadership.resign();
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::list(&store));
     let beyond = match looked {
-        Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
+        Ok(listing) => listing.iter().map(|file| file.span.max).max().filter(|txid| *txid > state.txid),
         Err(e) => {
             log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
             None
@@ -290,7 +290,7 @@ fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Re
         Rebuilt::Ltx(restored) => restored,
         Rebuilt::Older(restored) => {
             // No LTX file holds this state: an image comes next, dated later than what it was restored from.
-            let beside = newest(store)?;
+            let beside = history::list(store)?.into_iter().max_by_key(|file| file.span.max);
             let txid = beside.as_ref().map_or(Txid(0), |file| file.span.max);
             let time = beside.map_or(Time::default(), |file| file.listed).max(restored.created.time());
             db.spool().set_state(&mut State { txid, time, ..state })?;
