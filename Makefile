@@ -13,7 +13,7 @@ TOOLS := target/tools
 # Suites that take minutes; CI runs them after `make test`. Add a target of your own here.
 LONG_SUITES :=
 
-.PHONY: help build demo test test-long bench lint tools clean-tools $(LONG_SUITES)
+.PHONY: help build demo test test-long bench crash lint tools clean-tools $(LONG_SUITES)
 
 help: ## List the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,10 @@ test-long: ## Run the suites that take minutes: crash trials, SQLite's own tests
 
 bench: build tools ## Measure beside plain SQLite, the Litestream sidecar and the official extension
 	env -u AWS_CA_BUNDLE $$(scripts/tools env) $(PYTHON) bench/run.py $(BENCH_ARGS)
+
+crash: ## Kill writers 10,000 times (TRIALS=N, SEED=N) and compare after each; half an hour
+	LITESTREAM_TRIALS=$(or $(TRIALS),10000) LITESTREAM_SEED=$(or $(SEED),1000) \
+	    $(CARGO) test --release --test crash -- --nocapture
 
 lint: ## Check formatting, clippy with warnings denied, and cargo-deny
 	$(CARGO) fmt --all --check

@@ -54,7 +54,7 @@ pub fn save(
         commit: stretch.commit,
         without_contents: contents > limit,
         unlinked: false,
-        rollback: false,
+        after: None,
     };
     let pages: Vec<Pgno> = newest.iter().map(|(pgno, _)| *pgno).collect();
     let mut frames = newest.iter().map(|(_, frame)| *frame);

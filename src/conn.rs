@@ -6,11 +6,14 @@
 
 use crate::base::{Lock, ReadAt, Region};
 use crate::capture::{self, ChainEnd, Stretch};
-use crate::db::{Db, Target};
+use crate::db::Db;
 use crate::error::Result;
+use crate::fault;
 use crate::link;
+use crate::reader::Target;
 use crate::rollback::Rollback;
 use crate::spool::{Link, Stat};
+use crate::turns::Claim;
 use crate::wal::{Cursor, HEADER_BYTES, Salt, WalHeader};
 use crate::walindex::{CKPT, IndexHeader, READ1, WRITE};
 use std::sync::Arc;
@@ -40,6 +43,7 @@ pub struct Conn {
     /// In exclusive locking mode: how far the chain of the WAL was followed.
     chain: Option<ChainEnd>,
     rollback: Rollback,
+    claim: Claim,
 }
 
 impl Conn {
@@ -54,6 +58,7 @@ impl Conn {
             known: Salt::default(),
             chain: None,
             rollback: Rollback::default(),
+            claim: Claim::default(),
         }
     }
 
@@ -65,8 +70,13 @@ impl Conn {
     /// Before `xLock` is forwarded.
     pub fn locking(&mut self, level: Lock) {
         if level == Lock::Exclusive {
-            self.db.give_way();
+            self.claim.lock(&self.db.turns);
         }
+    }
+
+    /// The base has answered `xLock(EXCLUSIVE)`, whatever it said; before `locked`.
+    pub fn lock_answered(&mut self) {
+        self.claim.answered(&self.db.turns);
     }
 
     /// After the base granted `xLock(level)`. `wal` is this connection's `-wal` handle, where one is open.
@@ -78,16 +88,17 @@ impl Conn {
         if level == Lock::Reserved {
             self.rollback.reserved(&self.db, database);
         }
-        if level == Lock::Exclusive {
-            if let Some(wal) = wal {
-                return self.exclusive_edge(wal);
-            }
+        if level == Lock::Exclusive
+            && let Some(wal) = wal
+        {
+            return self.exclusive_edge(wal);
         }
         Answer::Forward
     }
 
     /// Before `xUnlock(level)` is forwarded.
     pub fn unlocking(&mut self, level: Lock) {
+        fault::point("unlocking");
         if self.lock == Lock::Exclusive && level < Lock::Exclusive {
             self.db.set_closing(None);
             self.db.set_exclusive(None);
@@ -114,9 +125,17 @@ impl Conn {
         self.regions.clear();
     }
 
-    /// Before `xShmLock(LOCK)` is forwarded. While an image is read, checkpoints can gain nothing: they are told so at once.
+    /// Before `xShmLock(LOCK)` is forwarded. While a large image is read, checkpoints can gain nothing: they are told so.
     pub fn shm_locking(&mut self, slot: u8, n: u8, exclusive: bool) -> Answer {
-        if slot == CKPT && n == 1 && exclusive && self.db.is_imaging() { Answer::Busy } else { Answer::Forward }
+        let checkpoint = slot == CKPT && n == 1 && exclusive;
+        if checkpoint && !self.claim.checkpoint(&self.db.turns) { Answer::Busy } else { Answer::Forward }
+    }
+
+    /// What `shm_locking` announced was not granted, or was taken back.
+    pub fn shm_refused(&mut self, slot: u8) {
+        if slot == CKPT {
+            self.claim.checkpointed(&self.db.turns);
+        }
     }
 
     /// After the base granted `xShmLock(LOCK)`.
@@ -134,10 +153,14 @@ impl Conn {
         if slot == WRITE && n == 1 && exclusive {
             self.edge(wal);
         }
+        if slot == CKPT && exclusive {
+            self.claim.checkpointed(&self.db.turns);
+        }
     }
 
     /// Before `xWrite` on the `-wal` is forwarded. `wal` reads the file as it is now.
     pub fn wal_writing(&mut self, offset: u64, data: &[u8], _database: &dyn ReadAt, wal: &dyn ReadAt) {
+        fault::point("wal-writing");
         if offset != 0 {
             return;
         }
@@ -151,6 +174,7 @@ impl Conn {
 
     /// Before `xTruncate` on the `-wal` is forwarded.
     pub fn wal_truncating(&mut self, size: u64, _database: &dyn ReadAt, wal: &dyn ReadAt) {
+        fault::point("wal-truncating");
         if size > 0 {
             return;
         }
@@ -162,6 +186,7 @@ impl Conn {
 
     /// Before `xWrite` on the database is forwarded (rollback modes and checkpoints).
     pub fn database_writing(&mut self, offset: u64, len: usize, database: &dyn ReadAt) {
+        fault::point("database-writing");
         if self.regions.is_empty() {
             self.rollback.writing(&self.db, offset, len, database);
         }
@@ -184,6 +209,7 @@ impl Conn {
 
     /// SQLITE_FCNTL_COMMIT_PHASETWO, before it is forwarded.
     pub fn committed(&mut self, database: &dyn ReadAt, wal: Option<&dyn ReadAt>) {
+        fault::point("committed");
         match wal {
             Some(wal) if self.in_exclusive_mode() => self.exclusive_commit(wal),
             Some(_) => {}
@@ -193,6 +219,7 @@ impl Conn {
 
     /// SQLITE_FCNTL_CKPT_DONE: what was written to the database since was no commit.
     pub fn checkpointed(&mut self) {
+        fault::point("checkpointed");
         self.rollback.forget();
     }
 
@@ -212,6 +239,7 @@ impl Conn {
 
     /// Both edges of WAL_WRITE_LOCK: what the wal-index says is committed is handed over.
     fn edge(&mut self, wal: Option<&dyn ReadAt>) {
+        fault::point("edge");
         let Some(header) = self.look() else { return };
         let Some(cursor) = header.cursor() else { return };
         if cursor == self.seen {
@@ -255,6 +283,7 @@ impl Conn {
 
     /// READ1..4 were granted: SQLite may now discard every frame. What is not durable elsewhere is saved.
     fn gate(&mut self, wal: &dyn ReadAt) -> Answer {
+        fault::point("gate");
         let Some(header) = self.look() else { return Answer::Forward };
         let (Some(cursor), Some(page_size)) = (header.cursor(), header.page_size) else { return Answer::Forward };
         self.edge(Some(wal));
@@ -270,6 +299,7 @@ impl Conn {
 
     /// EXCLUSIVE was granted with a WAL open: it is about to be checkpointed and deleted, or to leave WAL mode.
     fn exclusive_edge(&mut self, wal: &dyn ReadAt) -> Answer {
+        fault::point("exclusive-edge");
         let (end, change) = match self.look() {
             Some(header) => match (header.cursor(), header.page_size) {
                 (Some(cursor), Some(page_size)) => {
@@ -377,6 +407,8 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        self.claim.answered(&self.db.turns);
+        self.claim.checkpointed(&self.db.turns);
         self.db.hide(self.id);
         self.db.disconnected();
     }

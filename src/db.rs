@@ -4,6 +4,7 @@
 //! Lives as long as the process: closing the last connection does not end it.
 
 use crate::base::{BaseVfs, Region};
+use crate::board;
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
@@ -11,12 +12,12 @@ use crate::history::History;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
-use crate::page::PageSize;
-use crate::reader::wal_path;
+use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
+use crate::turns::Turns;
 use crate::wal::Cursor;
 use crate::walindex::IndexHeader;
 use crate::worker;
@@ -24,7 +25,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// One committed transaction, or several: Cursors are cumulative.
@@ -36,17 +37,6 @@ pub struct Txn {
     pub commit: u32,
     /// When it was handed over.
     pub time: Time,
-}
-
-/// The newest commit that a look found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
-    /// Its end.
-    pub cursor: Cursor,
-    /// Database size in pages there.
-    pub commit: u32,
-    /// Size of the pages.
-    pub page_size: PageSize,
 }
 
 /// What the wal-index says now.
@@ -109,11 +99,10 @@ pub struct Db {
     closing: Mutex<Option<(Cursor, u32, u32)>>,
     connections: AtomicUsize,
     next_connection: AtomicU64,
-    imaging: AtomicBool,
-    /// EXCLUSIVE is asked for: an image lets go.
-    pub(crate) asked: AtomicBool,
-    image_running: Mutex<bool>,
-    image_over: Condvar,
+    /// In a rollback-journal mode, when it was last looked at.
+    journal: AtomicBool,
+    /// Who may take SQLite's locks now: the host, or the engine's reader.
+    pub(crate) turns: Turns,
     pub(crate) report: Report,
     running: Mutex<bool>,
     started: AtomicBool,
@@ -142,10 +131,8 @@ impl Db {
             closing: Mutex::default(),
             connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(0),
-            imaging: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
-            image_running: Mutex::default(),
-            image_over: Condvar::new(),
+            journal: AtomicBool::new(false),
+            turns: Turns::default(),
             running: Mutex::default(),
             started: AtomicBool::new(false),
             spool_bytes: Mutex::default(),
@@ -203,8 +190,13 @@ impl Db {
     /// A connection has the wal-index mapped.
     pub(crate) fn show(&self, connection: u64, region: Arc<dyn Region>) {
         let mut views = lock(&self.views);
+        let first = views.is_empty();
         views.retain(|(id, _)| *id != connection);
         views.push((connection, region));
+        drop(views);
+        if first {
+            self.call();
+        }
     }
 
     /// A connection is about to unmap.
@@ -324,28 +316,14 @@ impl Db {
         views.last().and_then(|(_, region)| IndexHeader::look(&**region)).map(|header| header.change)
     }
 
-    // ---- an image and those who need the database ----
-
-    pub(crate) fn is_imaging(&self) -> bool {
-        self.imaging.load(Ordering::Relaxed)
+    /// True where the database was in a rollback-journal mode when it was last looked at.
+    pub(crate) fn is_journal(&self) -> bool {
+        self.journal.load(Ordering::Relaxed)
     }
 
-    /// An image holds the database from here on; the guard's drop ends it.
-    pub(crate) fn begin_image(&self, checkpoints_wait: bool) -> ImageGuard<'_> {
-        self.asked.store(false, Ordering::Relaxed);
-        *lock(&self.image_running) = true;
-        self.imaging.store(checkpoints_wait, Ordering::Relaxed);
-        ImageGuard(self)
-    }
-
-    /// EXCLUSIVE is about to be asked for: an image lets go first, within a bounded time.
-    pub(crate) fn give_way(&self) {
-        let running = lock(&self.image_running);
-        if *running {
-            self.asked.store(true, Ordering::Relaxed);
-            let waited = self.image_over.wait_timeout_while(running, limits::GIVE_WAY, |running| *running);
-            drop(waited);
-        }
+    /// What a look at the header said.
+    pub(crate) fn set_journal(&self, journal: bool) {
+        self.journal.store(journal, Ordering::Relaxed);
     }
 
     // ---- the Spool's room ----
@@ -360,10 +338,10 @@ impl Db {
     /// Bytes in the Spool, measured at most once a second.
     pub(crate) fn spool_bytes(&self) -> u64 {
         let mut known = lock(&self.spool_bytes);
-        if known.1.is_none_or(|when| when.elapsed() > limits::MEASURE_SPOOL) {
-            if let Ok(bytes) = self.spool.bytes() {
-                *known = (bytes, Some(Instant::now()));
-            }
+        if known.1.is_none_or(|when| when.elapsed() > limits::MEASURE_SPOOL)
+            && let Ok(bytes) = self.spool.bytes()
+        {
+            *known = (bytes, Some(Instant::now()));
         }
         known.0
     }
@@ -405,6 +383,9 @@ impl Db {
     /// What an operator wants to know.
     pub fn status(&self) -> Status {
         let mut status = self.report.status(Time::now());
+        if self.report.is_following() {
+            board::of_leader(&self.spool, &mut status);
+        }
         status.spool_bytes = self.spool_bytes();
         if let (Look::Commits(target), Some(from)) = (self.look(), self.report.reached()) {
             let frames = if from.salt == target.cursor.salt {
@@ -432,17 +413,6 @@ impl Db {
         self.start();
         self.call();
         self.report.wait(ticket, timeout)
-    }
-}
-
-/// Ends an image when dropped.
-pub(crate) struct ImageGuard<'a>(&'a Db);
-
-impl Drop for ImageGuard<'_> {
-    fn drop(&mut self) {
-        self.0.imaging.store(false, Ordering::Relaxed);
-        *lock(&self.0.image_running) = false;
-        self.0.image_over.notify_all();
     }
 }
 

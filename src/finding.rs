@@ -1,14 +1,15 @@
 //! What is committed and not stored? The Leader's look: lives, Segments and the WAL walked to the newest commit,
 //! and the proof that nothing else was written. Where there is none, continuity is lost, and says why.
 
-use crate::base::Lock;
-use crate::db::{Db, Look, Target};
+use crate::base::{BaseFile, Lock};
+use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::leading::Leading;
+use crate::leftover;
 use crate::limits;
 use crate::link;
-use crate::ltx::Txid;
+use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
 use crate::spool::{Head, Link, Links, Stat, remove};
 use crate::wal::Cursor;
@@ -49,7 +50,10 @@ impl Leading<'_> {
                 None => lost = "no image is stored yet".into(),
                 Some(Walk::Torn) => continue,
                 Some(Walk::Reached(pending)) => {
-                    if !pending.is_empty() || self.state.txid == Txid(1) {
+                    if !pending.is_empty() && self.is_resized(pending.page_size) {
+                        return Ok(Found::Image("the page size is another".into()));
+                    }
+                    if !pending.is_empty() || self.lone_snapshot {
                         return Ok(Found::Pending(Box::new(pending)));
                     }
                     match self.prove(&look, &links, stat, &pending.to)? {
@@ -82,17 +86,12 @@ impl Leading<'_> {
                 let own = self.state.end;
                 let proven = own.into_iter().chain(links.newest_end().copied());
                 let mut proven = proven.filter(|end| end.cursor.same_point(to));
-                let same = proven.any(|end| Some(end.stat) == stat) || self.checkpointed(to, links);
+                let same = proven.any(|end| Some(end.stat) == stat);
                 Ok(if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
             }
             Look::Blind => self.prove_by_header(links, to),
             Look::Untrusted => Ok(Proof::Busy),
         }
-    }
-
-    /// The life that ended at `to` may still be in the file, its header not yet written anew.
-    fn checkpointed(&self, _to: &Cursor, _links: &Links) -> bool {
-        false
     }
 
     /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
@@ -102,26 +101,42 @@ impl Leading<'_> {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
-        if !self.base.lock(Lock::Shared).map_err(failed)? {
+        let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
+        if !held.base.lock(Lock::Shared).map_err(failed)? {
             // A writer is at work, or exclusive locking mode holds on: what returned to its application was published.
             let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));
             return Ok(if published { Proof::Whole } else { Proof::Busy });
         }
-        let header = image::header(&*self.base);
-        let hot = crate::copy::journal_is_hot(self.db.path());
-        self.base.unlock(Lock::None).map_err(failed)?;
-        let Some(header) = header? else { return Ok(Proof::Whole) };
+        let proven = self.prove_under_shared(&*held.base, links, to);
+        held.base.unlock(Lock::None).map_err(failed)?;
+        proven
+    }
+
+    fn prove_under_shared(&mut self, base: &dyn BaseFile, links: &Links, to: &Cursor) -> Result<Proof> {
+        let Some(header) = image::header(base)? else { return Ok(Proof::Whole) };
         self.db.report.journal(!header.wal);
-        if hot {
+        if crate::copy::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
         }
         let own = self.state.end;
         let mut ends = own.into_iter().chain(links.newest_end().copied());
-        let stat = Stat::of(self.db.path())?;
+        let Some(stat) = Stat::of(self.db.path())? else { return Ok(Proof::Busy) };
         let proven = ends.any(|end| {
-            end.cursor.same_point(to) && (end.header == header.hash || (end.header == 0 && Some(end.stat) == stat))
+            end.cursor.same_point(to) && (end.header == header.hash || (end.header == 0 && end.stat == stat))
         });
-        Ok(if proven { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
+        if proven {
+            // Nobody is inside a commit, and the file is something else than what these would have made of it.
+            for left in self.db.spool().prepared()? {
+                remove(&left)?;
+            }
+            return Ok(Proof::Whole);
+        }
+        // Left by a writer that died after its commit? Under RESERVED, as whoever writes next would find it.
+        if !base.lock(Lock::Reserved).map_err(|e| Error::io("lock", self.db.path(), e))? {
+            return Ok(Proof::Busy);
+        }
+        let found = leftover::resolve(self.db.spool(), base, &stat, header.hash, own)?;
+        Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
     }
 
     /// A life without a Begin that provably continues the newest End: in memory only, for the Leader holds no
@@ -137,10 +152,10 @@ impl Leading<'_> {
             return Ok(());
         }
         let chain = crate::capture::chain(&WalFile(file), None)?;
-        if let (Some(chain), Some(change)) = (chain, self.db.change()) {
-            if link::began(&end, stat, change, chain.commits) {
-                links.assume(Link::Begin { salt, follows: end.cursor });
-            }
+        if let (Some(chain), Some(change)) = (chain, self.db.change())
+            && link::began(&end, stat, change, chain.commits)
+        {
+            links.assume(Link::Begin { salt, follows: end.cursor });
         }
         Ok(())
     }

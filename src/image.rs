@@ -90,14 +90,12 @@ impl<'a> Snapshot<'a> {
 
     fn under_shared(base: &'a dyn BaseFile, path: &Path, wal_path: &Path) -> Result<Option<Snapshot<'a>>> {
         let shm_is_there = std::fs::metadata(shm_path(path)).is_ok_and(|meta| meta.len() > 3);
-        if shm_is_there {
-            if let Some(region) = base.shm_map(0, false).map_err(|e| Error::io("map", path, e))? {
-                let marked = Snapshot::at_mark(base, path, wal_path, &region);
-                if !matches!(marked, Ok(Some(_))) {
-                    let _ = base.shm_unmap(); // nothing to do about it
-                }
-                return marked;
+        if shm_is_there && let Some(region) = base.shm_map(0, false).map_err(|e| Error::io("map", path, e))? {
+            let marked = Snapshot::at_mark(base, path, wal_path, &region);
+            if !matches!(marked, Ok(Some(_))) {
+                let _ = base.shm_unmap(); // nothing to do about it
             }
+            return marked;
         }
         Snapshot::closed(base, path, wal_path)
     }

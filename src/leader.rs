@@ -7,8 +7,7 @@ use crate::error::{Error, Result};
 use crate::spool::Spool;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -55,15 +54,22 @@ impl Leadership {
             }
         };
         match fcntl_lock(&kept[index].file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                if known.is_none() {
-                    let _ = kept[index].file.write_all(format!("{}\n", std::process::id()).as_bytes()); // for people only
-                }
-                Ok(true)
-            }
+            Ok(()) => Ok(true),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(false),
             Err(e) => Err(Error::io("lock", spool.path(self.name), e.into())),
         }
+    }
+
+    /// Leaves this process's number in the lock file, for people and for the status of the others.
+    pub fn sign(&self, spool: &Spool) -> Result<()> {
+        let path = spool.path(self.name);
+        let kept = self.kept.lock().expect("no thread panics while it holds this");
+        let Some(kept) = kept.iter().rev().find(|kept| kept.path == path) else { return Ok(()) };
+        let signed = kept
+            .file
+            .set_len(0)
+            .and_then(|()| kept.file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
+        signed.map_err(|e| Error::io("write", &path, e))
     }
 
     /// Lets another process lead.

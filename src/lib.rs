@@ -8,11 +8,13 @@
 // ground
 pub mod clock;
 pub mod error;
+pub mod fault;
 pub mod limits;
 
 // formats
 pub mod ltx;
 pub mod page;
+pub mod v3;
 pub mod wal;
 pub mod walindex;
 
@@ -33,7 +35,9 @@ pub mod capture;
 pub mod compactor;
 mod copy;
 pub mod image;
+mod kinship;
 pub mod leader;
+mod leftover;
 pub mod reader;
 pub mod restore;
 pub mod retention;
@@ -41,6 +45,7 @@ mod rollback;
 pub mod uploader;
 
 // life
+mod board;
 pub mod conn;
 pub mod db;
 mod finding;
@@ -49,4 +54,5 @@ mod leading;
 mod opening;
 pub mod registry;
 pub mod report;
+mod turns;
 mod worker;

@@ -77,6 +77,15 @@ pub const RESTORE_WRITE: usize = 1 << 20;
 
 /// Times that a restore begins anew because a file that it needs was deleted meanwhile.
 pub const RESTORE_PLANS: usize = 5;
+
+/// Segments of a 0.3 replica that are fetched together.
+pub const OLDER_BATCH: usize = 64;
+/// Bytes of those; a larger segment is streamed by itself.
+pub const OLDER_BATCH_BYTES: u64 = 8 << 20;
+
+/// How far a file's time may lie behind its header's before it counts as the time of a copy.
+pub const SAME_TIME: Duration = Duration::from_secs(5);
+
 /// Bytes that one frame of an upload hands to the system: how finely progress is seen.
 pub const UPLOAD_FRAME: usize = 64 << 10;
 
@@ -107,6 +116,9 @@ pub const BLINK: Duration = Duration::from_millis(5);
 /// Time that a connection waits for an image to let go of the database.
 pub const GIVE_WAY: Duration = Duration::from_secs(2);
 
+/// Time from the beginning of a reading of ours for which a checkpoint of this process waits for its end.
+pub const CHECKPOINT_WAITS: Duration = Duration::from_millis(50);
+
 /// Longest time that a slice of an image holds SHARED in a rollback-journal mode.
 pub const SLICE: Duration = Duration::from_millis(30);
 
@@ -118,6 +130,9 @@ pub const SPOOL: u64 = 256 << 20;
 
 /// Time for which a measurement of the Spool's size holds.
 pub const MEASURE_SPOOL: Duration = Duration::from_secs(1);
+
+/// Segments that wait during an outage before they are made into one.
+pub const FOLD_SEGMENTS: usize = 64;
 
 /// Size of a WAL at which it may be reset although nothing could be saved: continuity is lost, the disk is not.
 pub const HARD_WAL: u64 = 4 << 30;

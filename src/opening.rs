@@ -6,17 +6,18 @@
 use crate::base::Lock;
 use crate::capture;
 use crate::clock::Time;
-use crate::db::{Db, Replica, Target, lock};
+use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
-use crate::history;
+use crate::history::newest;
+use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
 use crate::limits;
-use crate::ltx::Txid;
+use crate::ltx::{Level, Txid};
 use crate::page::PageSize;
-use crate::plan::Target as Goal;
+use crate::reader::Target;
 use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
-use crate::restore::{self, Options, Restored};
+use crate::restore::{self, Options, Rebuilt};
 use crate::settings::{OnConflict, Restore};
 use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
 use crate::store::Store;
@@ -55,12 +56,13 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
 
 /// It opens, also when the store is down; but where the store is beyond what this machine stored, it does not.
 fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
-    if db.looked.swap(true, Ordering::Relaxed) {
+    // A worker of this process leads or follows already; fcntl would not even notice the second asking.
+    if db.looked.swap(true, Ordering::Relaxed) || db.has_worked() {
         return Ok(());
     }
     let spool = db.spool();
-    let Some(state) = spool.state()? else { return Ok(()) };
     let settings = &replica.settings;
+    let Some(state) = spool.state()? else { return first_use(db, replica) };
     if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
         return Ok(());
     }
@@ -69,9 +71,9 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     db.leadership.resign();
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::list(&store));
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
     let beyond = match looked {
-        Ok(listing) => listing.iter().map(|file| file.span.max).max().filter(|txid| *txid > state.txid),
+        Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
         Err(e) => {
             log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
             None
@@ -98,6 +100,41 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
     }
 }
 
+/// A file without `state`: a replica with history may be this database's, from another tool or another disk, but
+/// never another database's.
+fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| {
+        let mut listing = Vec::new();
+        for level in Level::all() {
+            listing.extend(store.list(level)?);
+        }
+        if listing.is_empty() { Ok(None) } else { first_page(&store, &listing) }
+    });
+    let (page_size, theirs) = match looked {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(e) => {
+            log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
+            return Ok(());
+        }
+    };
+    let base = db.base().open_database(db.path(), true).map_err(|e| Error::io("open", db.path(), e))?;
+    let mut mine = vec![0u8; page_size.bytes()];
+    let _ = base.read_at(&mut mine, 0); // a shorter file leaves zeros, which say nothing
+    let url = &replica.settings.url;
+    if let Some(why) = strangers(&mine, &theirs)
+        && replica.settings.on_conflict != OnConflict::KeepLocal
+    {
+        db.looked.store(false, Ordering::Relaxed);
+        return Err(Error::Conflict(format!(
+            "the replica {url} holds another database than {}: {why}; give each database a URL of its own, or say on-conflict=keep-local to store this one there as the newest state",
+            db.path().display()
+        )));
+    }
+    log::warn!(target: "litestream", "{}: {url} has a history that this machine did not write; the file's content becomes its next state, and what was there stays restorable", db.path().display());
+    Ok(())
+}
+
 // ---- a file that is missing, or empty ----
 
 fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
@@ -105,6 +142,7 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let timeout = replica.settings.open_timeout;
     let _restoring = elect(&db.restoring, db.spool(), timeout)?;
     let filling = db.spool().path(FILLING).exists();
+    db.looked.store(true, Ordering::Relaxed);
     let restored = match Stat::of(db.path())? {
         Some(stat) if stat.size > 0 && !filling => return Ok(()),
         Some(_) => fill(db, replica, ask),
@@ -126,10 +164,10 @@ fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Duration) -> Re
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         };
-        if let Some(held) = held {
-            if held.hold(spool)? {
-                return Ok(Elected(held));
-            }
+        if let Some(held) = held
+            && held.hold(spool)?
+        {
+            return Ok(Elected(held));
         }
         let now = progress_of_others(spool);
         if now != seen {
@@ -176,7 +214,7 @@ fn restore_here(db: &Db, replica: &Replica) -> Result<()> {
             stale.push(suffix);
             set_aside(Path::new(&stale), "-stale")?;
         }
-        remember(db, replica, &new, &restored)?;
+        remember(db, replica, &store, &new, &restored)?;
         renameat_with(CWD, &new, CWD, db.path(), RenameFlags::NOREPLACE)
             .map_err(|e| Error::io("rename into place", db.path(), e.into()))?;
         sync_folder(db.path().parent().unwrap_or(Path::new("/")))
@@ -189,7 +227,7 @@ fn restore_here(db: &Db, replica: &Replica) -> Result<()> {
 }
 
 /// Restores into a file of the Spool.
-fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBuf, Restored)> {
+fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBuf, Rebuilt)> {
     let settings = &replica.settings;
     let new = db.spool().temporary("restore");
     let began = Instant::now();
@@ -230,12 +268,12 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
         }
     };
     let options = Options { progress: &progress, go_on: &go_on, ..Options::default() };
-    let restored = restore::run(store, Goal::Latest, &new, options)?;
+    let restored = restore::newest(store, &new, options)?;
     if said.into_inner() {
         eprintln!(
             "litestream: restored {} to {} in {:.1} s",
             db.path().display(),
-            restored.txid(),
+            restored,
             began.elapsed().as_secs_f64()
         );
     }
@@ -243,28 +281,31 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
 }
 
 /// `state` and an End with the file's stat, before it is in place: afterwards a foreign commit could hide in it.
-fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Result<()> {
+fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Rebuilt) -> Result<()> {
     let stat = Stat::of(file)?.ok_or_else(|| Error::State(format!("{} is gone", file.display())))?;
+    let number = db.spool().state()?.map_or(0, |state| state.number);
+    let replica = kept(&replica.settings.url.identity()).to_string();
+    let state = State { number, writer: random(), inode: stat.inode, replica, ..State::default() };
+    let restored = match rebuilt {
+        Rebuilt::Ltx(restored) => restored,
+        Rebuilt::Older(restored) => {
+            // No LTX file holds this state: an image comes next, dated later than what it was restored from.
+            let beside = newest(store)?;
+            let txid = beside.as_ref().map_or(Txid(0), |file| file.span.max);
+            let time = beside.map_or(Time::default(), |file| file.listed).max(restored.created.time());
+            db.spool().set_state(&mut State { txid, time, ..state })?;
+            return db.spool().sync();
+        }
+    };
     let mut header = [0u8; 100];
     let read = File::open(file).and_then(|file| file.read_exact_at(&mut header, 0));
     read.map_err(|e| Error::io("read", file, e))?;
     let cursor = Cursor::start(Salt(random().to_be_bytes()));
     let commit = restored.header.commit;
-    let number = db.spool().state()?.map_or(0, |state| state.number);
     let end = End { cursor, commit, change: 0, stat, header: header_hash(&header) };
-    let mut state = State {
-        number,
-        writer: random(),
-        txid: restored.txid(),
-        cursor: Some(cursor),
-        commit,
-        page_size: restored.header.page_size.get(),
-        inode: stat.inode,
-        time: restored.timestamp(),
-        image: None,
-        end: Some(end),
-        replica: kept(&replica.settings.url.identity()).to_string(),
-    };
+    let page_size = restored.header.page_size.get();
+    let (txid, time) = (restored.txid(), restored.timestamp());
+    let mut state = State { txid, cursor: Some(cursor), commit, page_size, time, end: Some(end), ..state };
     db.spool().set_state(&mut state)?;
     db.spool().link(db.spool().links()?.newest(), &Link::End(end))?;
     db.spool().sync()
@@ -274,7 +315,13 @@ fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Res
 fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     let spool = db.spool();
     let Some(mut state) = spool.state()? else { return set_segments_aside(spool) };
-    if !db.leadership.hold(spool)? {
+    // This process's own worker notices that the file is gone, and ends.
+    let began = Instant::now();
+    while db.has_worked() && began.elapsed() < limits::GIVE_WAY {
+        db.call();
+        std::thread::sleep(limits::BLINK);
+    }
+    if db.has_worked() || !db.leadership.hold(spool)? {
         return Ok(()); // a Leader with the deleted file still open stores what it has
     }
     for waiting in Outgoing::found(spool)? {
@@ -371,7 +418,7 @@ fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let (new, restored) = fetch(db, replica, &store)?;
     let filled = (|| {
         let io = |what| move |e| Error::io(what, db.path(), e);
-        std::fs::write(&marker, restored.txid().to_string())
+        std::fs::write(&marker, restored.to_string())
             .and_then(|()| File::open(&marker)?.sync_all())
             .map_err(|e| Error::io("write", &marker, e))?;
         db.spool().sync()?;
@@ -391,7 +438,7 @@ fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
         base.sync().map_err(io("sync"))?;
         base.write_at(&first, 0).map_err(io("write"))?;
         base.sync().map_err(io("sync"))?;
-        remember(db, replica, db.path(), &restored)?;
+        remember(db, replica, &store, db.path(), &restored)?;
         remove(&marker)
     })();
     remove(&new)?;

@@ -3,7 +3,6 @@
 //!
 //! Trusts nothing but the wal-index for what is committed, and the chain of checksums for what it reads.
 
-use crate::db::Target;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
 use crate::spool::{Links, Segment, Spool};
@@ -16,10 +15,23 @@ use std::path::{Path, PathBuf};
 
 /// Segments that one LTX file is made of at most: each holds a descriptor.
 pub const SEGMENTS_A_FILE: usize = 128;
+/// Segments looked at in one walk.
+const SEGMENTS_SEEN: usize = 1 << 16;
 /// Entries collected before older copies of the same page are dropped.
 const FOLD_ENTRIES: usize = 1 << 20;
 /// Bytes of the WAL read at a time.
 const READ_BYTES: usize = 1 << 20;
+
+/// The newest commit that a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Its end.
+    pub cursor: Cursor,
+    /// Database size in pages there.
+    pub commit: u32,
+    /// Size of the pages.
+    pub page_size: PageSize,
+}
 
 /// Where the newest copy of a page is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,14 +195,11 @@ pub enum Start {
     Whole,
 }
 
-/// Opens the Segments of a Spool, verified; torn ones (a power loss) are left out, and named.
+/// The Segments of a Spool; torn ones (a power loss) are left out, and named.
 pub fn segments(spool: &Spool) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
-    for path in spool.segments()? {
-        if segments.len() >= 4 * SEGMENTS_A_FILE {
-            break;
-        }
-        match Segment::open(&path).and_then(|segment| segment.verify().map(|()| segment)) {
+    for path in spool.segments()?.into_iter().take(SEGMENTS_SEEN) {
+        match Segment::open(&path) {
             Ok(segment) => segments.push(segment),
             Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
             Err(e) => log::warn!(target: "litestream", "{e}; it is passed over"),
@@ -215,6 +224,7 @@ pub fn walk(
                 return Ok(None);
             };
             let segment = available.swap_remove(index);
+            segment.verify()?;
             let mut pending = Pending::new(segment.head.from, segment.head.page_size, 0);
             take(&mut pending, segment);
             pending
@@ -231,18 +241,24 @@ pub fn walk(
             break;
         }
         let at = pending.to;
-        let next = available.iter().position(|segment| segment.covers(&at) && !segment.head.unlinked).or_else(|| {
-            available.iter().position(|segment| {
-                segment.head.from.frame == 0 && segment.head.follows.is_some_and(|follows| follows.same_point(&at))
+        // Pages of another size cannot go into the same file: the walk ends before them, and an image follows.
+        let fits = |segment: &Segment| segment.head.page_size == pending.page_size;
+        let next = available.iter().position(|one| fits(one) && one.covers(&at) && !one.head.unlinked).or_else(|| {
+            available.iter().position(|one| {
+                fits(one) && one.head.from.frame == 0 && one.head.follows.is_some_and(|follows| follows.same_point(&at))
             })
         });
         if let Some(index) = next {
             let segment = available.swap_remove(index);
-            take(&mut pending, segment);
+            match segment.verify() {
+                Ok(()) => take(&mut pending, segment),
+                Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
+                Err(e) => log::warn!(target: "litestream", "{e}; it is passed over"),
+            }
             continue;
         }
         match open_wal(wal_path)? {
-            Some((file, header)) if header.salt == at.salt => {
+            Some((file, header)) if header.salt == at.salt && header.page_size == pending.page_size => {
                 let Some(target) = target.filter(|target| target.cursor.salt == at.salt) else { break };
                 if target.cursor.frame <= at.frame {
                     break;

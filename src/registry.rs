@@ -9,21 +9,14 @@ use crate::db::{Db, Place, lock};
 use crate::error::{Error, Result};
 use crate::opening;
 use crate::settings::{Choice, Origin, Settings};
-use crate::spool::Spool;
+
+pub use crate::settings::Door;
+use crate::spool::{Spool, Stat};
 use crate::store::Io;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// Through which entry point the VFS was registered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// `vfs=litestream`: a database without a replica is an error.
-    Named,
-    /// The default VFS: a database without a configured replica passes straight through.
-    Default,
-}
 
 /// What `xOpen` of a main database asks.
 pub struct Ask<'a> {
@@ -60,10 +53,13 @@ pub struct Pending {
 impl Pending {
     /// The base VFS opened the file.
     pub fn connect(self, _database: &dyn ReadAt) -> Conn {
-        if self.db.replicates() {
-            if let Err(e) = self.db.spool().create() {
-                self.db.note("spool", &e);
-            }
+        if self.db.replicates()
+            && let Err(e) = self.db.spool().create()
+        {
+            self.db.note("spool", &e);
+        }
+        if let Ok(Some(stat)) = Stat::of(self.db.path()) {
+            self.db.turns.opened(stat.inode);
         }
         Conn::new(self.db)
     }
@@ -129,19 +125,22 @@ impl Registry {
                 return Ok(None);
             }
         }
-        if let Some(owner) = known.replicas.get(&identity) {
-            if owner != ask.path {
-                return Err(Error::Usage(format!(
-                    "the replica {} is in use by {}: {} needs a replica of its own",
-                    settings.url,
-                    owner.display(),
-                    ask.path.display()
-                )));
-            }
+        if let Some(owner) = known.replicas.get(&identity)
+            && owner != ask.path
+        {
+            return Err(Error::Usage(format!(
+                "the replica {} is in use by {}: {} needs a replica of its own",
+                settings.url,
+                owner.display(),
+                ask.path.display()
+            )));
         }
         if let Some(db) = known.dbs.get(ask.path) {
             let used = db.replica().map(|replica| replica.settings.url.identity());
-            if used.as_deref() == Some(identity.as_str()) {
+            // Nobody holds it (a failed open, or closed and all stored): what is said now counts.
+            let is_said_anew = Arc::strong_count(db) == 1
+                && db.replica().is_none_or(|replica| replica.settings != settings || replica.env != env);
+            if used.as_deref() == Some(identity.as_str()) && !is_said_anew {
                 return Ok(Some(Arc::clone(db)));
             }
             if let Some(replica) = db.replica().filter(|_| db.connections() > 0) {

@@ -151,6 +151,11 @@ impl Report {
         }
     }
 
+    /// Another process of this machine replicates.
+    pub(crate) fn is_following(&self) -> bool {
+        self.board().phase == Phase::Following
+    }
+
     /// How far the store reaches.
     pub(crate) fn reached(&self) -> Option<Cursor> {
         self.board().reached
@@ -269,10 +274,10 @@ impl Report {
             if board.done >= ticket {
                 return Ok(board.stored.unwrap_or_default());
             }
-            if let Some((failed, e)) = &board.failed {
-                if *failed >= ticket {
-                    return Err(e.clone());
-                }
+            if let Some((failed, e)) = &board.failed
+                && *failed >= ticket
+            {
+                return Err(e.clone());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -7,8 +7,9 @@
 use crate::base::ReadAt;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::leftover;
 use crate::page::{PageSize, Pgno};
-use crate::spool::{End, Head, Link, Stat, header_hash, random, remove};
+use crate::spool::{After, End, Head, Link, Stat, header_hash, random, remove};
 use crate::wal::{Cursor, Salt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,8 +35,6 @@ enum Tip {
 struct Prepared {
     head: Head,
     path: PathBuf,
-    header: u64,
-    change: u32,
 }
 
 /// One connection's part in rollback-journal modes.
@@ -54,7 +53,10 @@ impl Rollback {
     /// RESERVED was granted: a transaction begins, and the file still is what the last one left.
     pub(crate) fn reserved(&mut self, db: &Arc<Db>, database: &dyn ReadAt) {
         self.drop_prepared();
-        self.tip = self.look(db, database);
+        self.tip = match self.look(db, database) {
+            Tip::Unproven => resolved(db, database),
+            tip => tip,
+        };
     }
 
     /// Before `xWrite` on the database.
@@ -67,7 +69,7 @@ impl Rollback {
             self.mark_dirty(db);
         }
         self.ranges.push((offset, len));
-        if self.ranges.len() % FOLD_RANGES == 0 {
+        if self.ranges.len().is_multiple_of(FOLD_RANGES) {
             self.ranges.sort_unstable();
             self.ranges.dedup();
         }
@@ -122,10 +124,10 @@ impl Rollback {
             let spool = db.spool();
             spool.publish(&prepared.head, &prepared.path)?;
             let stat = Stat::of(db.path())?.ok_or_else(|| Error::State(format!("{} is gone", db.path().display())))?;
-            let Prepared { head, header, change, .. } = prepared;
-            let end = End { cursor: head.to, commit: head.commit, change, stat, header };
-            spool.link(spool.links()?.newest(), &Link::End(end))?;
-            Ok(head)
+            if let Some(end) = prepared.head.end() {
+                spool.link(spool.links()?.newest(), &Link::End(End { stat, ..end }))?;
+            }
+            Ok(prepared.head)
         })();
         self.dirty = false;
         match published {
@@ -183,6 +185,7 @@ impl Rollback {
         let page_size = PageSize::from_header([header[16], header[17]])?;
         let commit = u32::from_be_bytes(header[28..32].try_into().expect("four bytes of a longer array"));
         let change = u32::from_be_bytes(header[24..28].try_into().expect("four bytes of a longer array"));
+        let stat = Stat::of(db.path())?.unwrap_or_default();
         let pages = self.pages(page_size, commit);
         let life = Salt(random().to_be_bytes());
         let follows = match self.tip {
@@ -199,7 +202,7 @@ impl Rollback {
             commit,
             without_contents: contents > room,
             unlinked: follows.is_none(),
-            rollback: true,
+            after: Some(After { change, stat, header: header_hash(&header) }),
         };
         let (head, path) = db.spool().prepare(head, &pages, |pgno, page| {
             database.read_at(page, page_size.offset(pgno)).or_else(|e| match e.kind() {
@@ -212,7 +215,7 @@ impl Rollback {
             synced.map_err(|e| Error::io("sync segment", &path, e))?;
         }
         db.saved(contents);
-        Ok(Some(Prepared { head, path, header: header_hash(&header), change }))
+        Ok(Some(Prepared { head, path }))
     }
 
     /// The pages of the collected ranges, ascending.
@@ -232,6 +235,23 @@ impl Rollback {
     fn drop_prepared(&mut self) {
         if let Some(prepared) = self.prepared.take() {
             let _ = remove(&prepared.path); // what is left is swept at the next open
+        }
+    }
+}
+
+/// Nothing on record fits the file: was it left by a writer that died after its commit? RESERVED is held.
+fn resolved(db: &Arc<Db>, database: &dyn ReadAt) -> Tip {
+    let found = (|| -> Result<Option<End>> {
+        let (Some(header), Some(stat)) = (header(database), Stat::of(db.path())?) else { return Ok(None) };
+        let own = db.spool().state()?.and_then(|state| state.end);
+        leftover::resolve(db.spool(), database, &stat, header_hash(&header), own)
+    })();
+    match found {
+        Ok(Some(end)) => Tip::Proven(end.cursor),
+        Ok(None) => Tip::Unproven,
+        Err(e) => {
+            db.note("links", &e);
+            Tip::Unproven
         }
     }
 }

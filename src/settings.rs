@@ -11,12 +11,20 @@ mod values;
 use crate::due::Schedule;
 use crate::error::{Error, Result};
 use crate::limits::{OPEN_TIMEOUT, SHUTDOWN_SYNC_TIMEOUT, SYNC_INTERVAL};
-use crate::registry::Door;
 use crate::store::{ReplicaUrl, store_key};
 use std::path::Path;
 use std::time::Duration;
 
 pub use values::{bytes, duration};
+
+/// Through which entry point the VFS was registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// `vfs=litestream`: a database without a replica is an error.
+    Named,
+    /// The default VFS: a database without a configured replica passes straight through.
+    Default,
+}
 
 /// What becomes of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! The channel only wakes: after draining it, and at each beat, the worker looks at the wal-index itself. What
 //! is in its memory counts for nobody; what was committed is found again from Spool and WAL.
 
+use crate::board;
 use crate::clock::Time;
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -24,6 +25,10 @@ pub(crate) enum Turn {
     More,
     /// Another process leads.
     Following,
+    /// The file that has the database's name by now is another one.
+    Moved,
+    /// The database file is gone: what the Spool holds is stored when it is opened again.
+    Gone,
     /// Nothing can be done before this has passed.
     Later(Duration),
 }
@@ -45,13 +50,15 @@ struct Worker<'a> {
     failures: u32,
     oldest: Option<Time>,
     woken: bool,
+    /// What was left for the followers.
+    said: String,
 }
 
 impl<'a> Worker<'a> {
     fn new(db: &'a Arc<Db>) -> Worker<'a> {
         let interval = db.replica().map_or(limits::BEAT.1, |replica| replica.settings.sync_interval);
         let beat = interval.clamp(limits::BEAT.0, limits::BEAT.1);
-        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true }
+        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true, said: String::new() }
     }
 
     fn work(&mut self) {
@@ -61,7 +68,7 @@ impl<'a> Worker<'a> {
             self.drain();
             let turn = self.turn(ticket);
             let pause = match turn {
-                Ok(Turn::More) => continue,
+                Ok(Turn::More | Turn::Moved) => continue,
                 Ok(Turn::Stored) => {
                     self.failures = 0;
                     self.oldest = None;
@@ -69,6 +76,10 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
+                    if !Leading::may_compete(self.db, false) {
+                        // Blind: what others commit would be seen by nobody.
+                        self.resign();
+                    }
                     let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
                     if !is_busy && self.end(false) {
                         return;
@@ -81,10 +92,35 @@ impl<'a> Worker<'a> {
                     }
                     None
                 }
+                Ok(Turn::Gone) => {
+                    let gone = Error::State(format!("{} is gone", self.db.path().display()));
+                    self.db.report.fail(ticket, &gone);
+                    self.db.report.phase(Phase::Waiting("the database file is gone".into()));
+                    if self.end(false) {
+                        return;
+                    }
+                    None
+                }
                 Ok(Turn::Later(pause)) => Some(pause),
-                Err(e) => Some(self.failed(ticket, &e)),
+                Err(e) => {
+                    let pause = self.failed(ticket, &e);
+                    if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {
+                        self.db.note("fold", &e);
+                    }
+                    Some(pause)
+                }
             };
+            self.leave_word();
             self.wait(began, pause);
+        }
+    }
+
+    fn leave_word(&mut self) {
+        if self.leading.is_some() {
+            let left = board::leave(self.db.spool(), &self.db.report.status(Time::now()), &mut self.said);
+            if let Err(e) = left {
+                self.db.note("status", &e);
+            }
         }
     }
 
@@ -100,10 +136,15 @@ impl<'a> Worker<'a> {
     fn turn(&mut self, ticket: u64) -> Result<Turn> {
         let awaited = self.db.report.is_awaited();
         if self.leading.is_none() {
+            if !self.db.path().exists() {
+                return Ok(Turn::Gone);
+            }
             if !self.db.spool().exists() {
                 self.db.spool().create()?;
             }
-            if !Leading::may_compete(self.db) {
+            // Somebody who waits for a sync may have read nothing yet: what is to be stored lies in the Spool then.
+            if !awaited && !Leading::may_compete(self.db, self.woken) {
+                self.woken = false;
                 return self.follow(ticket, awaited);
             }
             if !self.db.leadership.hold(self.db.spool())? {
@@ -116,7 +157,7 @@ impl<'a> Worker<'a> {
         let leading = self.leading.as_mut().expect("set above, or returned");
         let turn = leading.turn(self.woken || awaited);
         match turn {
-            Ok(Turn::Following) => self.leading = None,
+            Ok(Turn::Following | Turn::Moved) => self.leading = None,
             Ok(Turn::Stored) => self.woken = false,
             _ => {}
         }
@@ -130,9 +171,10 @@ impl<'a> Worker<'a> {
             if awaited && Leading::all_is_stored(self.db, &state)? {
                 self.db.report.done(ticket);
             }
-            if self.oldest.is_some() && Leading::all_is_stored(self.db, &state)? {
-                self.oldest = None;
-            }
+            // What others commit is noticed here, so that the lag counts for it too.
+            let stored = Leading::all_is_stored(self.db, &state)?;
+            self.oldest = if stored { None } else { self.oldest.or(Some(Time::now())) };
+            self.db.report.oldest(self.oldest);
         }
         Ok(if awaited { Turn::Later(limits::FOLLOWER_LOOK) } else { Turn::Following })
     }
@@ -164,13 +206,18 @@ impl<'a> Worker<'a> {
         if !self.db.may_end(forced) {
             return false;
         }
+        self.resign();
+        true
+    }
+
+    /// Another process may lead.
+    fn resign(&mut self) {
         if let Some(leading) = self.leading.take() {
             if let Err(e) = leading.leave() {
                 self.db.note("state", &e);
             }
             self.db.leadership.resign();
         }
-        true
     }
 
     /// Waits for something to do. After a commit nothing more of the channel is taken until the interval has

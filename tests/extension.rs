@@ -317,6 +317,9 @@ fn two_copies_of_sqlite_in_one_process_each_work() {
     let rows: i64 = first.query_row("SELECT count(*) FROM litestream_status", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1);
     first.close().unwrap();
+    // Both copies share one replication: what is left is stored before the folder goes.
+    let left: i64 = loader.query_row("SELECT litestream_shutdown(20)", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
 }
 
 /// Goal: application servers that fork. Method: 12 children while no commit runs discard the inherited connections as
@@ -361,6 +364,29 @@ fn python_may_close_an_inherited_connection_in_the_child() {
          print(c.execute('SELECT count(*), (SELECT count(*) FROM litestream_status) FROM t').fetchall(), c.execute('PRAGMA integrity_check').fetchall())\n"
     );
     assert_eq!(python(folder.path(), &script).ok(), "[(6, 1)] [('ok',)]\n");
+}
+
+/// Goal: a script that writes and ends at once stores what it wrote, without waiting for a time limit. Method: 12 such
+/// scripts, closing or not; then the database is deleted and opened again.
+#[test]
+fn a_short_script_stores_everything_at_its_exit() {
+    for n in 0..12 {
+        let (folder, uri) = place();
+        let close = if n % 2 == 0 { "c.close()" } else { "pass" };
+        let script = format!(
+            "load()\nc = sqlite3.connect('{uri}', uri=True, isolation_level=None)\n\
+             c.execute('PRAGMA journal_mode=WAL'); c.execute('CREATE TABLE t(a)'); c.execute('INSERT INTO t VALUES({n})')\n{close}\n"
+        );
+        let began = std::time::Instant::now();
+        let said = python(folder.path(), &script);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+        assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+        std::fs::remove_file(folder.path().join("app.db")).unwrap();
+        std::fs::remove_dir_all(folder.path().join(".app.db-litestream")).unwrap();
+        let again =
+            format!("load()\nprint(sqlite3.connect('{uri}', uri=True).execute('SELECT a FROM t').fetchall())\n");
+        assert_eq!(python(folder.path(), &again).ok(), format!("[({n},)]\n"));
+    }
 }
 
 /// Goal: the WAL-reset bug happens in this SQLite, and not above the shim. Method: a VFS above both holds a checkpointer

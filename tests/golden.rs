@@ -38,7 +38,10 @@ fn ltx_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn decode(bytes: &[u8]) -> Result<(Header, Vec<(Pgno, Vec<u8>)>), Error> {
+/// A header and its pages.
+type Decoded = (Header, Vec<(Pgno, Vec<u8>)>);
+
+fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     let mut decoder = Decoder::new(bytes)?;
     let (mut pages, mut page) = (Vec::new(), Vec::new());
     while let Some(pgno) = decoder.next_page(&mut page)? {

@@ -178,7 +178,11 @@ fn the_index_reads_back_in_pieces() {
     for piece in [1, 2, 3, 7, 31, 4096] {
         let (mut reader, mut found) = (IndexReader::new(), Vec::new());
         for bytes in index.chunks(piece) {
-            reader.feed(bytes, |entry| Ok(found.push(entry))).unwrap();
+            let mut keep = |entry| {
+                found.push(entry);
+                Ok(())
+            };
+            reader.feed(bytes, &mut keep).unwrap();
         }
         assert_eq!(reader.finish().unwrap() + 6, range.start, "the end marker stands between frames and index");
         assert_eq!(found.iter().map(|e| e.pgno.0).collect::<Vec<_>>(), pages.keys().copied().collect::<Vec<_>>());

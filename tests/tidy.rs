@@ -16,12 +16,27 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("formats", &["page", "wal", "walindex", "ltx", "v3"]),
     ("places", &["spool", "store"]),
     ("decisions", &["commit", "gate", "link", "plan", "manifest", "due", "settings", "policy"]),
-    ("jobs", &["reader", "capture", "uploader", "image", "compactor", "retention", "restore", "verify", "follow"]),
+    (
+        "jobs",
+        &[
+            "kinship",
+            "reader",
+            "capture",
+            "leftover",
+            "uploader",
+            "image",
+            "compactor",
+            "retention",
+            "restore",
+            "verify",
+            "follow",
+        ],
+    ),
     (
         "life",
         &[
-            "registry", "opening", "history", "db", "conn", "rollback", "worker", "leader", "leading", "finding",
-            "copy", "report", "status",
+            "board", "registry", "opening", "history", "db", "conn", "rollback", "worker", "leader", "leading",
+            "finding", "copy", "report", "status",
         ],
     ),
 ];

@@ -216,3 +216,56 @@ pub fn lock(level: c_int) -> Lock {
         _ => Lock::Pending,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register;
+    use litestream_engine::registry::{Ask, Door, Opening, Registry};
+
+    unsafe extern "C" fn version() -> c_int {
+        3_053_000
+    }
+
+    /// A new, empty database.
+    struct Empty;
+    impl ReadAt for Empty {
+        fn read_at(&self, buf: &mut [u8], _: u64) -> std::io::Result<()> {
+            buf.fill(0);
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        }
+        fn size(&self) -> std::io::Result<u64> {
+            Ok(0)
+        }
+    }
+
+    /// Goal: a panic of the engine ends the replication of one handle, is told in the status, and leaves SQLite its
+    /// answer. Method: a real connection whose call panics.
+    #[test]
+    fn a_panic_of_the_engine_silences_one_handle_and_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let registration = register::pretended(version);
+        let replica = format!("file://{}/replica", folder.path().display());
+        let ask = Ask {
+            path: &folder.path().join("app.db"),
+            params: &[("replica".to_string(), replica)],
+            read_only: false,
+            create: true,
+            door: Door::Named,
+            unsafe_locks: None,
+            base: Arc::clone(&registration.base_vfs),
+        };
+        let Ok(Opening::Replicated(pending)) = Registry::new().open(ask) else { panic!("not replicated") };
+        let conn = pending.connect(&Empty);
+        let real = Real(std::ptr::null_mut());
+        let mut database = Database::new(registration, real, c"app.db".as_ptr(), Some(conn));
+        let db = Arc::clone(database.db().expect("watched"));
+        assert_eq!(database.tell(1, |_, _, _| 2), 2, "before");
+        assert_eq!(database.tell(1, |_, _, _| panic!("a defect for the test")), 1, "SQLite's answer stands");
+        assert!(!database.is_watched());
+        assert_eq!(database.tell(1, |_, _, _| panic!("never called")), 1);
+        let status = db.status();
+        assert!(status.state.starts_with("failed"), "{}", status.state);
+        assert!(format!("{status:?}").contains("a defect for the test"), "{status:?}");
+    }
+}

@@ -118,3 +118,29 @@ fn create(api: Api, base: *mut sqlite3_vfs) -> (*mut sqlite3_vfs, &'static Regis
     let vfs = Box::leak(Box::new(unsafe { vfs::over(base, registration) }));
     (vfs, registration)
 }
+
+/// A registration with a SQLite that can only say its version, for unit tests.
+#[cfg(test)]
+pub fn pretended(version: unsafe extern "C" fn() -> std::ffi::c_int) -> &'static Registration {
+    struct NoBase;
+    impl BaseVfs for NoBase {
+        fn name(&self) -> &str {
+            "unix"
+        }
+        fn open_database(
+            &self,
+            _: &std::path::Path,
+            _: bool,
+        ) -> std::io::Result<Box<dyn litestream_engine::base::BaseFile>> {
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+    }
+    Box::leak(Box::new(Registration {
+        copy: 0,
+        api: Api::pretended(version),
+        base: std::ptr::null_mut(),
+        base_vfs: Arc::new(NoBase),
+        default: AtomicBool::new(false),
+        next: std::ptr::null(),
+    }))
+}

@@ -163,12 +163,13 @@ pub unsafe fn attached(api: Api, db: *mut sqlite3) -> Vec<Attached> {
     // SAFETY: the caller's promise, here and below.
     for schema in unsafe { api.schemas(db) } {
         // SAFETY: as above.
-        if let Some(Answer::Replicated { db: database, writing }) = unsafe { ask(api, db, &schema) } {
-            if found.iter().all(|one| !Arc::ptr_eq(&one.db, &database)) {
-                // SAFETY: as above.
-                let writing = unsafe { api.in_write_transaction(db, &schema) }.unwrap_or(writing);
-                found.push(Attached { schema, db: database, writing });
-            }
+        let answer = unsafe { ask(api, db, &schema) };
+        if let Some(Answer::Replicated { db: database, writing }) = answer
+            && found.iter().all(|one| !Arc::ptr_eq(&one.db, &database))
+        {
+            // SAFETY: as above.
+            let writing = unsafe { api.in_write_transaction(db, &schema) }.unwrap_or(writing);
+            found.push(Attached { schema, db: database, writing });
         }
     }
     found

@@ -9,7 +9,7 @@ use super::codec::{In, Out, opened};
 use crate::error::{Error, Result};
 use crate::wal::{Cursor, Salt};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const RECORDS: u64 = 64;
@@ -140,6 +140,7 @@ impl Links {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(path)
             .map_err(|e| Error::io("open", path, e))?;
         file.write_all_at(&encode(number, link), (number % RECORDS) * RECORD_BYTES as u64)

@@ -12,11 +12,12 @@ mod state;
 
 pub use kept::Kept;
 pub use links::{End, Link, Links};
-pub use segment::{Head, Segment};
+pub use segment::{After, Head, Segment};
 pub use stat::Stat;
 pub use state::{State, kept};
 
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::page::Pgno;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -90,7 +91,10 @@ impl Spool {
 
     /// Appends to `links`; the caller holds SQLite's lock.
     pub fn link(&self, after: u64, link: &Link) -> Result<u64> {
-        Links::append(&self.links, after, link)
+        fault::point("link-coming");
+        let number = Links::append(&self.links, after, link)?;
+        fault::point("link-written");
+        Ok(number)
     }
 
     /// Reads `state`.
@@ -100,7 +104,10 @@ impl Spool {
 
     /// Writes `state` durably; the caller is the Leader.
     pub fn set_state(&self, state: &mut State) -> Result<()> {
-        state.write(&self.state)
+        fault::point("state-coming");
+        state.write(&self.state)?;
+        fault::point("state-written");
+        Ok(())
     }
 
     /// Writes a Segment under its name.
@@ -113,7 +120,9 @@ impl Spool {
         let new = self.temporary("segment");
         let written = segment::write(&new, head, pages, read).and_then(|_| {
             let path = self.folder.join(segment::name(head));
+            fault::point("segment-written");
             rename(&new, &path)?;
+            fault::point("segment-saved");
             Ok(path)
         });
         if written.is_err() {
@@ -134,7 +143,10 @@ impl Spool {
         let sum = random();
         head.to.checksum = [(sum >> 32) as u32, sum as u32];
         match segment::write(&new, &head, pages, read) {
-            Ok(_) => Ok((head, new)),
+            Ok(_) => {
+                fault::point("segment-prepared");
+                Ok((head, new))
+            }
             Err(e) => {
                 let _ = std::fs::remove_file(&new); // what is left is swept at the next open
                 Err(e)
@@ -145,7 +157,9 @@ impl Spool {
     /// Renames a prepared Segment to its name.
     pub fn publish(&self, head: &Head, prepared: &Path) -> Result<PathBuf> {
         let path = self.folder.join(segment::name(head));
+        fault::point("segment-publishing");
         rename(prepared, &path)?;
+        fault::point("segment-published");
         Ok(path)
     }
 
@@ -188,21 +202,34 @@ impl Spool {
     /// Deletes what writers that died left half-written; the caller is the Leader.
     pub fn sweep(&self) -> Result<()> {
         for (name, _) in self.files()? {
-            let Some(rest) = name.strip_prefix(TEMPORARY).or_else(|| name.strip_prefix(PREPARED)) else { continue };
-            let mut parts = rest.rsplit('-');
-            let writer = parts.nth(1).and_then(|pid| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
-            let alive = writer.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
-            if !alive {
+            if name.starts_with(TEMPORARY) && !writer_lives(&name) {
                 remove(&self.folder.join(&name))?;
             }
         }
         Ok(())
     }
 
+    /// Prepared Segments. Nobody writes one while the caller holds SHARED on the database.
+    pub fn prepared(&self) -> Result<Vec<PathBuf>> {
+        let files = self.files()?;
+        Ok(files
+            .iter()
+            .filter(|(name, _)| name.starts_with(PREPARED))
+            .map(|(name, _)| self.folder.join(name))
+            .collect())
+    }
+
     /// Makes names in here durable.
     pub fn sync(&self) -> Result<()> {
         sync_folder(&self.folder)
     }
+}
+
+/// Is the process that a temporary name speaks of alive?
+fn writer_lives(name: &str) -> bool {
+    let writer =
+        name.rsplit('-').nth(1).and_then(|pid| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
+    writer.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 /// Makes the names in a folder durable.

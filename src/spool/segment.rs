@@ -4,14 +4,17 @@
 //! Written under a temporary name and renamed, so whole or absent after a kill; the checksum of all its bytes
 //! answers a power loss. Never changed afterwards.
 
+use super::Stat;
 use super::codec::{In, Out, crc};
+use super::links::End;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
 use crate::wal::Cursor;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 const MAGIC: &[u8; 8] = b"LSVSEG1\n";
 const HEADER_BYTES: usize = 128;
@@ -39,8 +42,28 @@ pub struct Head {
     pub without_contents: bool,
     /// Continuity with what came before is not proven.
     pub unlinked: bool,
-    /// Made of a rollback-journal transaction.
-    pub rollback: bool,
+    /// Made of a rollback-journal transaction: the file with that transaction in it.
+    pub after: Option<After>,
+}
+
+/// The database file at the moment when a rollback-journal transaction was all in it and not yet committed: by this it
+/// is told later whether one whose writer died was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct After {
+    /// The change counter.
+    pub change: u32,
+    /// The file.
+    pub stat: Stat,
+    /// Hash of the header, as an [`End`] has it.
+    pub header: u64,
+}
+
+impl Head {
+    /// The End that a committed rollback-journal transaction is.
+    pub fn end(&self) -> Option<End> {
+        let After { change, stat, header } = self.after?;
+        Some(End { cursor: self.to, commit: self.commit, change, stat, header })
+    }
 }
 
 /// An existing Segment.
@@ -51,6 +74,7 @@ pub struct Head {
 /// | 8 | flags: 1 without contents, 2 follows, 4 unlinked, 8 rollback |
 /// | 12 | page size, Commit, count of pages |
 /// | 24 | from, to, follows (20 each) |
+/// | 84 | rollback: change counter (4); inode, size, mtime (8 each) of the database; hash of its header (8) |
 /// | 120 | CRC-64 of bytes 0..120 |
 /// | 128 | page numbers, ascending, 4 bytes each |
 /// | … | contents in the same order |
@@ -63,7 +87,8 @@ pub struct Segment {
     pub pages: Vec<Pgno>,
     /// Its file.
     pub path: PathBuf,
-    file: File,
+    /// Opened for the contents only: there may be more Segments than descriptors.
+    file: OnceLock<File>,
 }
 
 impl Segment {
@@ -107,23 +132,32 @@ impl Segment {
             .chunks_exact(4)
             .map(|raw| Pgno(u32::from_be_bytes(raw.try_into().expect("chunks of four"))))
             .collect();
-        Ok(Segment { head, pages, path: path.to_path_buf(), file })
+        Ok(Segment { head, pages, path: path.to_path_buf(), file: OnceLock::new() })
+    }
+
+    fn file(&self) -> Result<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = File::open(&self.path).map_err(|e| Error::io("open segment", &self.path, e))?;
+        Ok(self.file.get_or_init(|| file))
     }
 
     /// Checks the checksum of everything behind the header.
     pub fn verify(&self) -> Result<()> {
+        let file = self.file()?;
         let end = self.bytes() - 8;
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
         let mut buf = vec![0u8; VERIFY_CHUNK];
         let mut at = HEADER_BYTES as u64;
         while at < end {
             let n = buf.len().min((end - at) as usize);
-            self.file.read_exact_at(&mut buf[..n], at).map_err(|e| Error::io("read segment", &self.path, e))?;
+            file.read_exact_at(&mut buf[..n], at).map_err(|e| Error::io("read segment", &self.path, e))?;
             digest.update(&buf[..n]);
             at += n as u64;
         }
         let mut sum = [0u8; 8];
-        self.file.read_exact_at(&mut sum, end).map_err(|e| Error::io("read segment", &self.path, e))?;
+        file.read_exact_at(&mut sum, end).map_err(|e| Error::io("read segment", &self.path, e))?;
         if u64::from_be_bytes(sum) == digest.finalize() {
             Ok(())
         } else {
@@ -134,12 +168,12 @@ impl Segment {
     /// Reads the contents of the `index`-th page.
     pub fn read(&self, index: usize, buf: &mut [u8]) -> Result<()> {
         let at = (HEADER_BYTES + 4 * self.pages.len() + index * buf.len()) as u64;
-        self.file.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e))
+        self.file()?.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e))
     }
 
     /// Makes it durable.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("sync segment", &self.path, e))
+        self.file()?.sync_data().map_err(|e| Error::io("sync segment", &self.path, e))
     }
 }
 
@@ -159,7 +193,7 @@ pub fn write(
     mut read: impl FnMut(Pgno, &mut [u8]) -> Result<()>,
 ) -> Result<u64> {
     let failed = |e| Error::io("write segment", path, e);
-    let file = File::options().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     let mut out = BufWriter::with_capacity(VERIFY_CHUNK.min(64 << 10), file);
     out.write_all(&encode(head, pages.len() as u32)).map_err(failed)?;
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
@@ -187,7 +221,7 @@ fn encode(head: &Head, count: u32) -> Vec<u8> {
         flag(head.without_contents, WITHOUT_CONTENTS)
             | flag(head.follows.is_some(), FOLLOWS)
             | flag(head.unlinked, UNLINKED)
-            | flag(head.rollback, ROLLBACK),
+            | flag(head.after.is_some(), ROLLBACK),
     );
     out.u32(head.page_size.get());
     out.u32(head.commit);
@@ -195,6 +229,12 @@ fn encode(head: &Head, count: u32) -> Vec<u8> {
     out.cursor(&head.from);
     out.cursor(&head.to);
     out.cursor(&head.follows.unwrap_or_default());
+    let After { change, stat, header } = head.after.unwrap_or_default();
+    out.u32(change);
+    out.u64(stat.inode);
+    out.u64(stat.size);
+    out.i64(stat.modified);
+    out.u64(header);
     out.sealed(HEADER_BYTES)
 }
 
@@ -210,6 +250,9 @@ fn decode(raw: &[u8; HEADER_BYTES]) -> Option<(Head, u32)> {
     let page_size = PageSize::new(fields.u32()?).ok()?;
     let (commit, count) = (fields.u32()?, fields.u32()?);
     let (from, to, follows) = (fields.cursor()?, fields.cursor()?, fields.cursor()?);
+    let change = fields.u32()?;
+    let stat = Stat { inode: fields.u64()?, size: fields.u64()?, modified: fields.i64()? };
+    let after = After { change, stat, header: fields.u64()? };
     let head = Head {
         from,
         to,
@@ -218,7 +261,7 @@ fn decode(raw: &[u8; HEADER_BYTES]) -> Option<(Head, u32)> {
         commit,
         without_contents: flags & WITHOUT_CONTENTS != 0,
         unlinked: flags & UNLINKED != 0,
-        rollback: flags & ROLLBACK != 0,
+        after: (flags & ROLLBACK != 0).then_some(after),
     };
     Some((head, count))
 }
@@ -240,7 +283,7 @@ mod tests {
             commit: 9,
             without_contents: false,
             unlinked: false,
-            rollback: false,
+            after: Some(After { change: 3, stat: Stat { inode: 1, size: 2, modified: 3 }, header: 4 }),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ltx::Txid;
 use crate::wal::Cursor;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 const MAGIC: u32 = 0x4c56_5331;
@@ -60,10 +60,10 @@ impl State {
                 Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => continue,
                 Err(e) => return Err(Error::io("read", path, e)),
             }
-            if let Some(state) = decode(&raw) {
-                if newest.as_ref().is_none_or(|other| other.number < state.number) {
-                    newest = Some(state);
-                }
+            if let Some(state) = decode(&raw)
+                && newest.as_ref().is_none_or(|other| other.number < state.number)
+            {
+                newest = Some(state);
             }
         }
         Ok(newest)
@@ -76,6 +76,7 @@ impl State {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(path)
             .map_err(|e| Error::io("open", path, e))?;
         file.write_all_at(&encode(self), (self.number % 2) * SLOT_DISTANCE)

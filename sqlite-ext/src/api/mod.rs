@@ -67,6 +67,16 @@ impl Api {
         (!table.is_null()).then_some(Api(table.cast()))
     }
 
+    /// A table that can only say its version.
+    #[cfg(test)]
+    pub fn pretended(version: unsafe extern "C" fn() -> c_int) -> Api {
+        let mut table: Vec<Slot> = vec![None; DB_NAME + 1];
+        // SAFETY: only the form of a pointer to a function counts here.
+        table[LIBVERSION_NUMBER] =
+            Some(unsafe { std::mem::transmute::<unsafe extern "C" fn() -> c_int, unsafe extern "C" fn()>(version) });
+        Api(table.leak().as_ptr())
+    }
+
     /// True for the API of this very SQLite.
     pub fn is(self, table: *const sqlite3_api_routines) -> bool {
         std::ptr::eq(self.0, table.cast())

@@ -1,0 +1,253 @@
+//! Replicated databases driven through the built library with real connections: open, sync, restore elsewhere,
+//! compare page for page, count full images. Shared by the test files about whole paths.
+//!
+//! Knows nothing of what a test writes.
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part of this
+
+use crate::servers::{AZURITE_KEY, S3_KEY};
+use crate::support::library;
+use litestream_engine::ltx::{Decoder, Level, Txid};
+use litestream_engine::plan::Target;
+use litestream_engine::restore::{self, Options};
+use litestream_engine::store::{FileInfo, Io, ReplicaUrl, Store};
+use rusqlite::{Connection, OpenFlags};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+/// Seconds that a sync may take on a busy machine.
+pub const SYNC_SECONDS: u32 = 60;
+
+/// Loads the library into this process, once, with the credentials of the tests' own servers.
+pub fn load() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for name in ["AWS_CA_BUNDLE", "LITESTREAM_REPLICA_URL", "LITESTREAM_DB", "LITESTREAM_LOG"] {
+            // SAFETY: every test begins here and waits, so nobody else reads the environment now.
+            unsafe { std::env::remove_var(name) };
+        }
+        for (name, value) in credentials() {
+            // SAFETY: as above.
+            unsafe { std::env::set_var(name, value) };
+        }
+        let loader = Connection::open_in_memory().unwrap();
+        // SAFETY: the library under test; nothing else is loaded.
+        unsafe {
+            loader.load_extension_enable().unwrap();
+            loader.load_extension(library(), None::<&str>).unwrap();
+        }
+    });
+}
+
+/// What the tests' servers let in, for this process and for programs that it starts.
+pub fn credentials() -> [(&'static str, &'static str); 3] {
+    [("AWS_ACCESS_KEY_ID", S3_KEY.0), ("AWS_SECRET_ACCESS_KEY", S3_KEY.1), ("AZURE_STORAGE_KEY", AZURITE_KEY)]
+}
+
+/// The built command line, which `make test` and `cargo build --release --workspace` leave beside the library.
+pub fn command_line() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let built = program.parent().unwrap().parent().unwrap().join("litestream-vfs");
+    assert!(built.is_file(), "{} is missing: `cargo build --release --workspace` builds it", built.display());
+    built
+}
+
+/// Escaped for a value in a URI.
+pub fn escape(text: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
+    text.bytes().map(|byte| if keep(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// A database and where it goes.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The database file.
+    pub path: PathBuf,
+    /// The replica's URL.
+    pub replica: String,
+    /// More parameters for the URI, each with its `&`.
+    pub more: String,
+}
+
+impl Place {
+    /// `NAME` in `folder`, replicated to a folder beside it.
+    pub fn in_folder(folder: &Path, name: &str) -> Place {
+        Place::new(folder, name, &format!("file://{}", folder.join(format!("{name}-replica")).display()))
+    }
+
+    pub fn new(folder: &Path, name: &str, replica: &str) -> Place {
+        let (path, more) = (folder.join(name), "&sync-interval=100ms".to_string());
+        Place { path, replica: replica.to_string(), more }
+    }
+
+    pub fn with(mut self, more: &str) -> Place {
+        self.more.push_str(more);
+        self
+    }
+
+    /// The same replica for a database of another name.
+    pub fn elsewhere(&self, path: &Path) -> Place {
+        Place { path: path.to_path_buf(), ..self.clone() }
+    }
+
+    pub fn uri(&self) -> String {
+        format!("file:{}?vfs=litestream&replica={}{}", self.path.display(), escape(&self.replica), self.more)
+    }
+
+    pub fn try_open(&self) -> rusqlite::Result<Connection> {
+        load();
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(self.uri(), flags)?;
+        connection.busy_timeout(Duration::from_secs(20))?;
+        Ok(connection)
+    }
+
+    #[track_caller]
+    pub fn open(&self) -> Connection {
+        self.try_open().unwrap_or_else(|e| panic!("{}: {e}", self.uri()))
+    }
+
+    /// Open, in WAL mode.
+    #[track_caller]
+    pub fn open_wal(&self) -> Connection {
+        let connection = self.open();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection
+    }
+
+    pub fn store(&self) -> Store {
+        let url = ReplicaUrl::parse(&self.replica).unwrap();
+        Store::open(&url, &|name| std::env::var(name).ok(), &Io::new()).unwrap()
+    }
+
+    /// All files of the replica, level by level.
+    pub fn listing(&self) -> Vec<FileInfo> {
+        let store = self.store();
+        Level::all().flat_map(|level| store.list(level).unwrap()).collect()
+    }
+
+    /// The database as a new reader sees it, page for page. (Not by a connection that wrote: its cache holds free
+    /// pages as it left them, which SQLite never writes.)
+    #[track_caller]
+    pub fn image(&self) -> Vec<u8> {
+        image(&self.path)
+    }
+
+    /// Restored by the engine into a fresh file, which is removed again.
+    #[track_caller]
+    pub fn restored(&self, target: Target) -> Vec<u8> {
+        let out = self.restore_to(target);
+        let bytes = std::fs::read(&out).unwrap();
+        std::fs::remove_file(out).unwrap();
+        bytes
+    }
+
+    /// Restored by the engine into a fresh file.
+    #[track_caller]
+    pub fn restore_to(&self, target: Target) -> PathBuf {
+        let out = self.path.with_extension("restored");
+        restore::run(&self.store(), target, &out, Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        out
+    }
+
+    /// Syncs by `connection`, restores elsewhere, compares; the stored Txid.
+    #[track_caller]
+    pub fn is_replicated(&self, connection: &Connection) -> Txid {
+        let txid = sync(connection);
+        same_pages(&self.image(), &self.restored(Target::Latest));
+        txid
+    }
+
+    /// Files that carry every page of a database of more than 50 pages.
+    pub fn full_images(&self) -> usize {
+        let store = self.store();
+        self.listing().iter().filter(|file| is_full_image(store.stream(file).unwrap())).count()
+    }
+
+    /// The database, what SQLite keeps beside it, and the Spool are gone, as with a new container.
+    pub fn lose(&self) {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", self.path.display()));
+        }
+        let _ = std::fs::remove_dir_all(self.spool());
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap().to_str().unwrap();
+        self.path.with_file_name(format!(".{name}-litestream"))
+    }
+}
+
+#[track_caller]
+pub fn wait_for(what: &str, limit: Duration, done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Everything that is committed is stored; the Txid.
+#[track_caller]
+pub fn sync(connection: &Connection) -> Txid {
+    let synced: Result<String, _> =
+        connection.query_row(&format!("SELECT litestream_sync({SYNC_SECONDS})"), [], |row| row.get(0));
+    let txid = synced.unwrap_or_else(|e| panic!("{e}; status: {}", status(connection)));
+    Txid::parse(&txid).unwrap()
+}
+
+/// The status as JSON.
+pub fn status(connection: &Connection) -> String {
+    connection.query_row("PRAGMA litestream_status", [], |row| row.get(0)).unwrap_or_else(|e| e.to_string())
+}
+
+/// What a new reader without the extension sees of the database at `path`.
+#[track_caller]
+pub fn image(path: &Path) -> Vec<u8> {
+    let uri = format!("file:{}?vfs=unix&mode=ro", path.display());
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let mut reader = Connection::open_with_flags(uri, flags).unwrap();
+    reader.busy_timeout(Duration::from_secs(20)).unwrap();
+    reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
+    reader.serialize("main").unwrap().to_vec()
+}
+
+/// Equal page for page, or a sentence that names the pages.
+#[track_caller]
+pub fn same_pages(wanted: &[u8], found: &[u8]) {
+    if wanted == found {
+        return;
+    }
+    let size = page_size(wanted);
+    let count = wanted.len().max(found.len()) / size;
+    let page = |bytes: &[u8], n: usize| bytes.get(n * size..(n + 1) * size).map(<[u8]>::to_vec);
+    let differ: Vec<usize> = (0..count).filter(|n| page(wanted, *n) != page(found, *n)).map(|n| n + 1).collect();
+    let (many, first) = (differ.len(), &differ[..differ.len().min(20)]);
+    panic!("{many} of {count} pages differ ({} bytes wanted, {} found), first {first:?}", wanted.len(), found.len());
+}
+
+/// Of a database's first page.
+pub fn page_size(database: &[u8]) -> usize {
+    match u16::from_be_bytes([database[16], database[17]]) {
+        1 => 65536,
+        size => usize::from(size),
+    }
+}
+
+/// True for an LTX file that carries every page of a database of more than 50 pages.
+pub fn is_full_image(file: impl Read) -> bool {
+    let mut decoder = Decoder::new(file).unwrap();
+    let (commit, lock) = (decoder.header().commit, decoder.header().page_size.lock_page().0);
+    let (mut page, mut count) = (Vec::new(), 0);
+    while decoder.next_page(&mut page).unwrap().is_some() {
+        count += 1;
+    }
+    commit > 50 && count == commit - u32::from(commit >= lock)
+}
+
+/// `ok`, or what is wrong with the database at `path`.
+pub fn integrity(path: &Path) -> String {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+    connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
+}
