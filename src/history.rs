@@ -306,3 +306,8 @@ pub(crate) fn list(store: &Store) -> Result<Vec<FileInfo>> {
     }
     Ok(listing)
 }
+
+/// The newest file of a replica; of equals the lowest level's.
+pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
+    Ok(Manifest::learnt(list(store)?).newest().cloned())
+}

@@ -141,7 +141,7 @@ impl<'a> Leading<'a> {
         self.history.is_busy(Time::now())
     }
 
-    /// Leaves: what is known of the replica serves the next Leader of this process.
+    /// Leaves, before the lock is given back. What is known of the replica serves the next Leader of this process.
     pub(crate) fn leave(self) -> Result<()> {
         let written = self.db.spool().state()?;
         self.db.keep_upkeep(written, self.history);

@@ -8,7 +8,11 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
+<<<<<<< HEAD
 use crate::history;
+=======
+use crate::history::newest;
+>>>>>>> history
 use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
 use crate::limits;
@@ -71,9 +75,9 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     db.leadership.resign();
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::list(&store));
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
     let beyond = match looked {
-        Ok(listing) => listing.iter().map(|file| file.span.max).max().filter(|txid| *txid > state.txid),
+        Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
         Err(e) => {
             log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
             None
@@ -142,7 +146,6 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let timeout = replica.settings.open_timeout;
     let _restoring = elect(&db.restoring, db.spool(), timeout)?;
     let filling = db.spool().path(FILLING).exists();
-    db.looked.store(true, Ordering::Relaxed);
     let restored = match Stat::of(db.path())? {
         Some(stat) if stat.size > 0 && !filling => return Ok(()),
         Some(_) => fill(db, replica, ask),

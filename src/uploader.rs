@@ -54,7 +54,7 @@ impl Outgoing {
 
     /// As the replica's listing will name it.
     pub fn info(&self) -> FileInfo {
-        FileInfo { level: self.level(), span: Span::one(self.txid), size: self.size, listed: self.time }
+        FileInfo { level: self.level(), span: self.span, size: self.size, listed: self.time }
     }
 
     /// Puts it, create-only.

@@ -298,7 +298,7 @@ fn quick() -> Schedule {
 fn every_promised_txid_and_time_restores_after_anything() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first: u64 = number("LITESTREAM_SEED").unwrap_or(1);
-    let count: u64 = number("LITESTREAM_HISTORIES").unwrap_or(60);
+    let count: u64 = number("LITESTREAM_HISTORIES").unwrap_or(16);
     println!("seeds {first}..{}", first + count);
     let mut deletions = 0;
     for seed in first..first + count {

@@ -6,8 +6,8 @@ use crate::limits::{DELETE_BATCH, GRACE};
 use crate::ltx::{Level, Span};
 use crate::manifest::{Held, Manifest};
 
-/// Everything whose time has come, at most a batch; snapshots first and each level from its oldest file on, so that
-/// what is left after a crash in the middle is as useful as before.
+/// Everything whose time has come, at most a batch. Newest first in each level and snapshots last, so that after a
+/// crash in the middle the ends of all files that are left still restore.
 pub(super) fn due(manifest: &Manifest, schedule: &Schedule, now: Time) -> Due {
     if !schedule.retention_enabled {
         return Due::Never;
@@ -35,6 +35,7 @@ pub(super) fn due(manifest: &Manifest, schedule: &Schedule, now: Time) -> Due {
     judge_raw(manifest, schedule, anchored, &mut doomed);
     match (doomed.files.is_empty(), doomed.next) {
         (false, _) => {
+            doomed.files.reverse();
             doomed.files.truncate(DELETE_BATCH);
             Due::Now(Work::Delete(doomed.files))
         }
