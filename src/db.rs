@@ -8,13 +8,14 @@ use crate::board;
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
+use crate::history::History;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
 use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
 use crate::settings::Settings;
-use crate::spool::{End, Link, Spool, Stat};
+use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
 use crate::turns::Turns;
 use crate::wal::Cursor;
@@ -106,6 +107,8 @@ pub struct Db {
     running: Mutex<bool>,
     started: AtomicBool,
     spool_bytes: Mutex<(u64, Option<Instant>)>,
+    /// What the last Leader of this process knew of the replica, and the `state` then.
+    upkeep: Mutex<Option<(Option<State>, History)>>,
 }
 
 impl Db {
@@ -133,6 +136,7 @@ impl Db {
             running: Mutex::default(),
             started: AtomicBool::new(false),
             spool_bytes: Mutex::default(),
+            upkeep: Mutex::default(),
         }
     }
 
@@ -223,11 +227,12 @@ impl Db {
     }
 
     /// The worker has nothing left: it ends, unless something came meanwhile.
-    pub(crate) fn may_end(&self, forced: bool) -> bool {
+    pub(crate) fn may_end(&self, forced: bool, last: impl FnOnce()) -> bool {
         let mut running = lock(&self.running);
         if !forced && (self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty()) {
             return false;
         }
+        last();
         *running = false;
         self.started.store(false, Ordering::Release);
         true
@@ -351,6 +356,22 @@ impl Db {
     pub(crate) fn cannot_save(&self, e: &Error, wal_bytes: u64) -> Answer {
         self.note("capture", e);
         if self.replicates() && wal_bytes < limits::HARD_WAL { Answer::Busy } else { Answer::Forward }
+    }
+
+    // ---- from one Leader of this process to the next ----
+
+    /// What is known of the replica, where `state` is still what this process wrote last: then nobody else stored
+    /// anything, and nothing need be listed.
+    pub(crate) fn upkeep(&self, state: Option<&State>) -> Option<History> {
+        let (then, history) = lock(&self.upkeep).take()?;
+        (then.is_some() && then.as_ref() == state).then_some(history)
+    }
+
+    /// Keeps it for the next Leader.
+    pub(crate) fn keep_upkeep(&self, state: Option<State>, history: History) {
+        if history.is_idle() {
+            *lock(&self.upkeep) = Some((state, history));
+        }
     }
 
     // ---- what people see ----

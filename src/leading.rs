@@ -8,6 +8,7 @@ use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::finding::{Found, journal_is_wal};
+use crate::history::{self, History, Site};
 use crate::image::{self, Snapshot};
 use crate::limits;
 use crate::ltx::{Level, Span, Txid};
@@ -17,7 +18,7 @@ use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::settings::OnConflict;
 use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
-use crate::store::{FileInfo, Store};
+use crate::store::Store;
 use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::worker::Turn;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 /// The Leader of one database.
 pub(crate) struct Leading<'a> {
     pub(crate) db: &'a Arc<Db>,
-    store: Store,
+    store: Arc<Store>,
     pub(crate) state: State,
     outgoing: Option<Outgoing>,
     /// The look after which everything was stored, and the file then.
@@ -36,6 +37,7 @@ pub(crate) struct Leading<'a> {
     adrift: bool,
     /// The newest file is a snapshot: a raw one follows at once, for Litestream goes on from raw files.
     pub(crate) lone_snapshot: bool,
+    history: History,
 }
 
 impl<'a> Leading<'a> {
@@ -65,11 +67,13 @@ impl<'a> Leading<'a> {
     pub(crate) fn take_over(db: &'a Arc<Db>) -> Result<Leading<'a>> {
         let replica = db.replica().expect("only a database with a replica has a worker");
         let settings = &replica.settings;
-        let store = replica.store(limits::NO_PROGRESS)?;
+        let store = Arc::new(replica.store(limits::NO_PROGRESS)?);
         let spool = db.spool();
         spool.sweep()?;
         db.leadership.sign(spool)?;
-        let mut state = spool.state()?.unwrap_or_default();
+        let written = spool.state()?;
+        let history = db.upkeep(written.as_ref());
+        let mut state = written.unwrap_or_default();
         let identity = settings.url.identity();
         let mut outgoing = Outgoing::found(spool)?;
         if !state.replica.is_empty() && state.replica != kept(&identity) {
@@ -81,14 +85,17 @@ impl<'a> Leading<'a> {
             }
         }
         outgoing.retain(|waiting| waiting.txid == state.txid.next());
-        let newest = newest(&store)?;
+        let history = match history {
+            Some(history) => history,
+            None => History::begin(db, &settings.schedule, history::list(&store)?)?,
+        };
         if state.txid == Txid(0) {
             // Beside files of Litestream 0.3 ours are dated later: a restore takes the newest of both.
             let older = crate::restore::older::list(&store)?.into_iter().map(|object| object.created.time()).max();
             state.time = older.map_or(state.time, |older| state.time.max(older));
         }
         let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
-        let beyond = newest.filter(|newest| newest.span.max > expected);
+        let beyond = history.manifest().newest().filter(|newest| newest.span.max > expected);
         if let Some(beyond) = beyond {
             if state.txid > Txid(0) && settings.on_conflict != OnConflict::KeepLocal {
                 return Err(Error::Conflict(format!(
@@ -114,11 +121,34 @@ impl<'a> Leading<'a> {
         db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
         db.report.phase(Phase::Replicating);
         let lone_snapshot = state.txid == Txid(1);
-        Ok(Leading { db, store, state, outgoing: outgoing.pop(), settled: None, copying: None, adrift, lone_snapshot })
+        let outgoing = outgoing.pop();
+        Ok(Leading { db, store, state, outgoing, settled: None, copying: None, adrift, lone_snapshot, history })
     }
 
-    /// One turn. `woken` is false at a beat where nobody called.
+    /// One turn. `woken` is false at a beat where nobody called. Upkeep begins where no file waits to be put.
     pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
+        let turn = self.store_next(woken)?;
+        if self.outgoing.is_none() && !matches!(turn, Turn::Following | Turn::Gone | Turn::Moved) {
+            let database = u64::from(self.state.commit) * u64::from(self.state.page_size);
+            let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
+            self.history.turn(&site, Time::now());
+        }
+        Ok(turn)
+    }
+
+    /// True while the replica's upkeep has something to do.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.history.is_busy(Time::now())
+    }
+
+    /// Leaves, before the lock is given back. What is known of the replica serves the next Leader of this process.
+    pub(crate) fn leave(self) -> Result<()> {
+        let written = self.db.spool().state()?;
+        self.db.keep_upkeep(written, self.history);
+        Ok(())
+    }
+
+    fn store_next(&mut self, woken: bool) -> Result<Turn> {
         let look = self.db.look();
         if self.outgoing.is_none() && !woken && self.is_settled(look)? {
             return Ok(Turn::Stored);
@@ -177,7 +207,7 @@ impl<'a> Leading<'a> {
         self.db.spool().set_state(&mut state)?;
         self.state = state;
         self.lone_snapshot = outgoing.level() == Level::SNAPSHOT;
-        remove(&outgoing.path)?;
+        self.history.stored(self.db, outgoing.info(), &outgoing.path, Time::now())?;
         fault::point("ltx-removed");
         self.outgoing = None;
         self.db.report.stored(self.state.txid, self.state.cursor, self.store.is_fenced() != Some(false));
@@ -412,18 +442,4 @@ impl<'a> Leading<'a> {
 pub(crate) struct Held<'a> {
     pub(crate) base: Box<dyn BaseFile>,
     _turn: Reading<'a>,
-}
-
-/// The newest file of a replica: raw ones first, for retention keeps the newest.
-pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
-    let mut newest: Option<FileInfo> = None;
-    for level in Level::all() {
-        let last = store.list(level)?.into_iter().max_by_key(|file| file.span.max);
-        if let Some(last) = last
-            && newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max)
-        {
-            newest = Some(last);
-        }
-    }
-    Ok(newest)
 }

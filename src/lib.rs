@@ -24,12 +24,15 @@ pub mod spool;
 pub mod store;
 
 // decisions
+pub mod due;
 pub mod link;
+pub mod manifest;
 pub mod plan;
 pub mod settings;
 
 // jobs
 pub mod capture;
+pub mod compactor;
 mod copy;
 pub mod image;
 mod kinship;
@@ -37,6 +40,7 @@ pub mod leader;
 mod leftover;
 pub mod reader;
 pub mod restore;
+pub mod retention;
 mod rollback;
 pub mod uploader;
 
@@ -45,6 +49,7 @@ mod board;
 pub mod conn;
 pub mod db;
 mod finding;
+mod history;
 mod leading;
 mod opening;
 pub mod registry;

@@ -146,3 +146,38 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of `shutdown-sync-timeout`.
 pub const SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of `levels`: intervals of level 1, 2 and 3.
+pub const LEVELS: [Duration; 3] = [Duration::from_secs(30), Duration::from_secs(300), Duration::from_secs(3600)];
+/// Default of `snapshot-interval`.
+pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Default of `snapshot-retention`.
+pub const SNAPSHOT_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Default of `l0-retention`.
+pub const L0_RETENTION: Duration = Duration::from_secs(300);
+
+/// Longest time that a file stays after another one made it superfluous, for restores that planned with it.
+pub const GRACE: Duration = Duration::from_secs(3600);
+
+/// Files that one compaction of a level merges.
+pub const COMPACTION_INPUTS: usize = 256;
+
+/// Files that one snapshot is made of.
+pub const SNAPSHOT_INPUTS: usize = 512;
+
+/// What a snapshot and the compacted files above it may be together, in percent of the database, before the next
+/// snapshot is made early. Leaves room below the 120 that a restore may read.
+pub const RESTORE_PERCENT: u64 = 115;
+
+/// Bytes that a compaction holds of its inputs, all together.
+pub const COMPACTION_MEMORY: u64 = 16 << 20;
+/// Least and most bytes that a compaction reads of one input at once.
+pub const COMPACTION_CHUNK: (u64, u64) = (64 << 10, 1 << 20);
+
+/// Bytes of stored files that are kept locally until the next level is made of them.
+pub const KEPT_LOCALLY: u64 = 64 << 20;
+
+/// Bytes that a compaction leaves free on the disk.
+pub const DISK_RESERVE: u64 = 256 << 20;
+
+/// First and longest pause after upkeep of the replica failed.
+pub const UPKEEP_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));

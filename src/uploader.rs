@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::image::{Snapshot, read_page};
 use crate::limits::SINGLE_PUT;
-use crate::ltx::{Decoder, Encoder, Header, Level, Span, Txid};
+use crate::ltx::{Decoder, Encoder, FileInfo, Header, Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::reader::{Pending, Place};
 use crate::spool::{Spool, remove, rename};
@@ -50,6 +50,11 @@ impl Outgoing {
     /// Where it goes: an image that nothing may be merged with is a snapshot, everything else is raw.
     pub fn level(&self) -> Level {
         if self.span.is_snapshot() { Level::SNAPSHOT } else { Level::RAW }
+    }
+
+    /// As the replica's listing will name it.
+    pub fn info(&self) -> FileInfo {
+        FileInfo { level: self.level(), span: self.span, size: self.size, listed: self.time }
     }
 
     /// Puts it, create-only.
