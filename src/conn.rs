@@ -275,7 +275,7 @@ impl Conn {
         let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
         let Some(end) = link::end_to_continue(state.as_ref(), &links, &stat) else { return Ok(()) };
         let Some(chain) = capture::chain(wal, None)? else { return Ok(()) };
-        if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits) {
+        if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits, chain.repeats) {
             spool.link(links.newest(), &Link::Begin { salt: header.salt, follows: end.cursor })?;
         }
         Ok(())
@@ -287,7 +287,7 @@ impl Conn {
         let Some(header) = self.look() else { return Answer::Forward };
         let (Some(cursor), Some(page_size)) = (header.cursor(), header.page_size) else { return Answer::Forward };
         self.edge(Some(wal));
-        let end = ChainEnd { cursor, commit: header.pages, page_size, commits: 0 };
+        let end = ChainEnd { cursor, commit: header.pages, page_size, commits: 0, repeats: 0 };
         match self.save(&end, wal) {
             Ok(()) => {
                 self.db.end(cursor, header.pages, header.change);
@@ -303,7 +303,7 @@ impl Conn {
         let (end, change) = match self.look() {
             Some(header) => match (header.cursor(), header.page_size) {
                 (Some(cursor), Some(page_size)) => {
-                    (ChainEnd { cursor, commit: header.pages, page_size, commits: 0 }, header.change)
+                    (ChainEnd { cursor, commit: header.pages, page_size, commits: 0, repeats: 0 }, header.change)
                 }
                 _ => return Answer::Forward,
             },

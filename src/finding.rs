@@ -151,9 +151,11 @@ impl Leading<'_> {
         if header.salt != salt || end.stat != *stat {
             return Ok(());
         }
-        let chain = crate::capture::chain(&WalFile(file), None)?;
-        if let (Some(chain), Some(change)) = (chain, self.db.change())
-            && link::began(&end, stat, change, chain.commits)
+        let Some((change, frames)) = self.db.change() else { return Ok(()) };
+        let chain = crate::capture::chain_up_to(&WalFile(file), None, frames)?;
+        // A reset in between cuts the chain short of the frames that were counted.
+        if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
+            && link::began(&end, stat, change, chain.commits, chain.repeats)
         {
             links.assume(Link::Begin { salt, follows: end.cursor });
         }
