@@ -46,6 +46,8 @@ pub trait BaseFile: ReadAt + Send {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or extends the file.
     fn truncate(&self, size: u64) -> io::Result<()>;
+    /// True where the file of this name is another one by now, or none.
+    fn has_moved(&self) -> io::Result<bool>;
     /// Makes it durable.
     fn sync(&self) -> io::Result<()>;
     /// Takes a lock; `false` is BUSY.

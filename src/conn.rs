@@ -13,6 +13,7 @@ use crate::link;
 use crate::reader::Target;
 use crate::rollback::Rollback;
 use crate::spool::{Link, Stat};
+use crate::turns::Claim;
 use crate::wal::{Cursor, HEADER_BYTES, Salt, WalHeader};
 use crate::walindex::{CKPT, IndexHeader, READ1, WRITE};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub struct Conn {
     /// In exclusive locking mode: how far the chain of the WAL was followed.
     chain: Option<ChainEnd>,
     rollback: Rollback,
+    claim: Claim,
 }
 
 impl Conn {
@@ -56,6 +58,7 @@ impl Conn {
             known: Salt::default(),
             chain: None,
             rollback: Rollback::default(),
+            claim: Claim::default(),
         }
     }
 
@@ -67,8 +70,13 @@ impl Conn {
     /// Before `xLock` is forwarded.
     pub fn locking(&mut self, level: Lock) {
         if level == Lock::Exclusive {
-            self.db.give_way();
+            self.claim.lock(&self.db.turns);
         }
+    }
+
+    /// The base has answered `xLock(EXCLUSIVE)`, whatever it said; before `locked`.
+    pub fn lock_answered(&mut self) {
+        self.claim.answered(&self.db.turns);
     }
 
     /// After the base granted `xLock(level)`. `wal` is this connection's `-wal` handle, where one is open.
@@ -117,9 +125,17 @@ impl Conn {
         self.regions.clear();
     }
 
-    /// Before `xShmLock(LOCK)` is forwarded. While an image is read, checkpoints can gain nothing: they are told so at once.
+    /// Before `xShmLock(LOCK)` is forwarded. While a large image is read, checkpoints can gain nothing: they are told so.
     pub fn shm_locking(&mut self, slot: u8, n: u8, exclusive: bool) -> Answer {
-        if slot == CKPT && n == 1 && exclusive && self.db.is_imaging() { Answer::Busy } else { Answer::Forward }
+        let checkpoint = slot == CKPT && n == 1 && exclusive;
+        if checkpoint && !self.claim.checkpoint(&self.db.turns) { Answer::Busy } else { Answer::Forward }
+    }
+
+    /// What `shm_locking` announced was not granted, or was taken back.
+    pub fn shm_refused(&mut self, slot: u8) {
+        if slot == CKPT {
+            self.claim.checkpointed(&self.db.turns);
+        }
     }
 
     /// After the base granted `xShmLock(LOCK)`.
@@ -136,6 +152,9 @@ impl Conn {
     pub fn shm_unlocking(&mut self, slot: u8, n: u8, exclusive: bool, wal: Option<&dyn ReadAt>) {
         if slot == WRITE && n == 1 && exclusive {
             self.edge(wal);
+        }
+        if slot == CKPT && exclusive {
+            self.claim.checkpointed(&self.db.turns);
         }
     }
 
@@ -388,6 +407,8 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        self.claim.answered(&self.db.turns);
+        self.claim.checkpointed(&self.db.turns);
         self.db.hide(self.id);
         self.db.disconnected();
     }

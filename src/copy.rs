@@ -71,10 +71,8 @@ impl Copying {
     /// Copies pages under SHARED for a short time.
     pub(crate) fn slice(&mut self, db: &Db, base: &dyn BaseFile) -> Result<Sliced> {
         let Some(header) = still(db, base)? else { return Ok(Sliced::More) };
-        let guard = db.begin_image(false);
         let sliced = self.under_shared(db, base, &header);
         base.unlock(Lock::None).map_err(|e| Error::io("unlock", db.path(), e))?;
-        drop(guard);
         sliced
     }
 
@@ -85,7 +83,7 @@ impl Copying {
         let began = Instant::now();
         let mut page = vec![0u8; self.page_size.bytes()];
         while self.next.0 <= self.commit {
-            if began.elapsed() > limits::SLICE || db.asked.load(std::sync::atomic::Ordering::Relaxed) {
+            if began.elapsed() > limits::SLICE || db.turns.is_asked() {
                 return Ok(Sliced::More);
             }
             read_page(base, self.page_size, self.next, &mut page)?;

@@ -8,14 +8,16 @@ use crate::board;
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
+use crate::history::History;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
 use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
 use crate::settings::Settings;
-use crate::spool::{End, Link, Spool, Stat};
+use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
+use crate::turns::Turns;
 use crate::wal::Cursor;
 use crate::walindex::IndexHeader;
 use crate::worker;
@@ -23,7 +25,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// One committed transaction, or several: Cursors are cumulative.
@@ -99,15 +101,14 @@ pub struct Db {
     next_connection: AtomicU64,
     /// In a rollback-journal mode, when it was last looked at.
     journal: AtomicBool,
-    imaging: AtomicBool,
-    /// EXCLUSIVE is asked for: an image lets go.
-    pub(crate) asked: AtomicBool,
-    image_running: Mutex<bool>,
-    image_over: Condvar,
+    /// Who may take SQLite's locks now: the host, or the engine's reader.
+    pub(crate) turns: Turns,
     pub(crate) report: Report,
     running: Mutex<bool>,
     started: AtomicBool,
     spool_bytes: Mutex<(u64, Option<Instant>)>,
+    /// What the last Leader of this process knew of the replica, and the `state` then.
+    upkeep: Mutex<Option<(Option<State>, History)>>,
 }
 
 impl Db {
@@ -131,13 +132,11 @@ impl Db {
             connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(0),
             journal: AtomicBool::new(false),
-            imaging: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
-            image_running: Mutex::default(),
-            image_over: Condvar::new(),
+            turns: Turns::default(),
             running: Mutex::default(),
             started: AtomicBool::new(false),
             spool_bytes: Mutex::default(),
+            upkeep: Mutex::default(),
         }
     }
 
@@ -228,11 +227,12 @@ impl Db {
     }
 
     /// The worker has nothing left: it ends, unless something came meanwhile.
-    pub(crate) fn may_end(&self, forced: bool) -> bool {
+    pub(crate) fn may_end(&self, forced: bool, last: impl FnOnce()) -> bool {
         let mut running = lock(&self.running);
         if !forced && (self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty()) {
             return false;
         }
+        last();
         *running = false;
         self.started.store(false, Ordering::Release);
         true
@@ -327,30 +327,6 @@ impl Db {
         self.journal.store(journal, Ordering::Relaxed);
     }
 
-    // ---- an image and those who need the database ----
-
-    pub(crate) fn is_imaging(&self) -> bool {
-        self.imaging.load(Ordering::Relaxed)
-    }
-
-    /// An image holds the database from here on; the guard's drop ends it.
-    pub(crate) fn begin_image(&self, checkpoints_wait: bool) -> ImageGuard<'_> {
-        self.asked.store(false, Ordering::Relaxed);
-        *lock(&self.image_running) = true;
-        self.imaging.store(checkpoints_wait, Ordering::Relaxed);
-        ImageGuard(self)
-    }
-
-    /// EXCLUSIVE is about to be asked for: an image lets go first, within a bounded time.
-    pub(crate) fn give_way(&self) {
-        let running = lock(&self.image_running);
-        if *running {
-            self.asked.store(true, Ordering::Relaxed);
-            let waited = self.image_over.wait_timeout_while(running, limits::GIVE_WAY, |running| *running);
-            drop(waited);
-        }
-    }
-
     // ---- the Spool's room ----
 
     /// Bytes that a Segment may take now; `database` is the database's size in bytes.
@@ -380,6 +356,22 @@ impl Db {
     pub(crate) fn cannot_save(&self, e: &Error, wal_bytes: u64) -> Answer {
         self.note("capture", e);
         if self.replicates() && wal_bytes < limits::HARD_WAL { Answer::Busy } else { Answer::Forward }
+    }
+
+    // ---- from one Leader of this process to the next ----
+
+    /// What is known of the replica, where `state` is still what this process wrote last: then nobody else stored
+    /// anything, and nothing need be listed.
+    pub(crate) fn upkeep(&self, state: Option<&State>) -> Option<History> {
+        let (then, history) = lock(&self.upkeep).take()?;
+        (then.is_some() && then.as_ref() == state).then_some(history)
+    }
+
+    /// Keeps it for the next Leader.
+    pub(crate) fn keep_upkeep(&self, state: Option<State>, history: History) {
+        if history.is_idle() {
+            *lock(&self.upkeep) = Some((state, history));
+        }
     }
 
     // ---- what people see ----
@@ -422,17 +414,6 @@ impl Db {
         self.start();
         self.call();
         self.report.wait(ticket, timeout)
-    }
-}
-
-/// Ends an image when dropped.
-pub(crate) struct ImageGuard<'a>(&'a Db);
-
-impl Drop for ImageGuard<'_> {
-    fn drop(&mut self) {
-        self.0.imaging.store(false, Ordering::Relaxed);
-        *lock(&self.0.image_running) = false;
-        self.0.image_over.notify_all();
     }
 }
 

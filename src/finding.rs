@@ -1,7 +1,7 @@
 //! What is committed and not stored? The Leader's look: lives, Segments and the WAL walked to the newest commit,
 //! and the proof that nothing else was written. Where there is none, continuity is lost, and says why.
 
-use crate::base::Lock;
+use crate::base::{BaseFile, Lock};
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::image;
@@ -9,7 +9,6 @@ use crate::leading::Leading;
 use crate::leftover;
 use crate::limits;
 use crate::link;
-use crate::ltx::Txid;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
 use crate::spool::{Head, Link, Links, Stat, remove};
@@ -51,7 +50,10 @@ impl Leading<'_> {
                 None => lost = "no image is stored yet".into(),
                 Some(Walk::Torn) => continue,
                 Some(Walk::Reached(pending)) => {
-                    if !pending.is_empty() || self.state.txid == Txid(1) {
+                    if !pending.is_empty() && self.is_resized(pending.page_size) {
+                        return Ok(Found::Image("the page size is another".into()));
+                    }
+                    if !pending.is_empty() || self.lone_snapshot {
                         return Ok(Found::Pending(Box::new(pending)));
                     }
                     match self.prove(&look, &links, stat, &pending.to)? {
@@ -84,17 +86,12 @@ impl Leading<'_> {
                 let own = self.state.end;
                 let proven = own.into_iter().chain(links.newest_end().copied());
                 let mut proven = proven.filter(|end| end.cursor.same_point(to));
-                let same = proven.any(|end| Some(end.stat) == stat) || self.checkpointed(to, links);
+                let same = proven.any(|end| Some(end.stat) == stat);
                 Ok(if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
             }
             Look::Blind => self.prove_by_header(links, to),
             Look::Untrusted => Ok(Proof::Busy),
         }
-    }
-
-    /// The life that ended at `to` may still be in the file, its header not yet written anew.
-    fn checkpointed(&self, _to: &Cursor, _links: &Links) -> bool {
-        false
     }
 
     /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
@@ -104,18 +101,19 @@ impl Leading<'_> {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
-        if !self.base.lock(Lock::Shared).map_err(failed)? {
+        let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
+        if !held.base.lock(Lock::Shared).map_err(failed)? {
             // A writer is at work, or exclusive locking mode holds on: what returned to its application was published.
             let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));
             return Ok(if published { Proof::Whole } else { Proof::Busy });
         }
-        let proven = self.prove_under_shared(links, to);
-        self.base.unlock(Lock::None).map_err(failed)?;
+        let proven = self.prove_under_shared(&*held.base, links, to);
+        held.base.unlock(Lock::None).map_err(failed)?;
         proven
     }
 
-    fn prove_under_shared(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
-        let Some(header) = image::header(&*self.base)? else { return Ok(Proof::Whole) };
+    fn prove_under_shared(&mut self, base: &dyn BaseFile, links: &Links, to: &Cursor) -> Result<Proof> {
+        let Some(header) = image::header(base)? else { return Ok(Proof::Whole) };
         self.db.report.journal(!header.wal);
         if crate::copy::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
@@ -134,10 +132,10 @@ impl Leading<'_> {
             return Ok(Proof::Whole);
         }
         // Left by a writer that died after its commit? Under RESERVED, as whoever writes next would find it.
-        if !self.base.lock(Lock::Reserved).map_err(|e| Error::io("lock", self.db.path(), e))? {
+        if !base.lock(Lock::Reserved).map_err(|e| Error::io("lock", self.db.path(), e))? {
             return Ok(Proof::Busy);
         }
-        let found = leftover::resolve(self.db.spool(), &*self.base, &stat, header.hash, own)?;
+        let found = leftover::resolve(self.db.spool(), base, &stat, header.hash, own)?;
         Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
     }
 

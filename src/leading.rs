@@ -8,30 +8,36 @@ use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::finding::{Found, journal_is_wal};
+use crate::history::{self, History, Site};
 use crate::image::{self, Snapshot};
 use crate::limits;
-use crate::ltx::{Level, Txid};
-use crate::page::Pgno;
+use crate::ltx::{Level, Span, Txid};
+use crate::page::{PageSize, Pgno};
 use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::settings::OnConflict;
 use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
-use crate::store::{FileInfo, Store};
-use crate::uploader::{Encoded, Outgoing, Source, encode, encode_image, needs_snapshot};
+use crate::store::Store;
+use crate::turns::Reading;
+use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::worker::Turn;
 use std::sync::Arc;
 
 /// The Leader of one database.
 pub(crate) struct Leading<'a> {
     pub(crate) db: &'a Arc<Db>,
-    store: Store,
-    pub(crate) base: Box<dyn BaseFile>,
+    store: Arc<Store>,
     pub(crate) state: State,
     outgoing: Option<Outgoing>,
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
+    /// The waiting file is of a database that another has replaced: it is stored, and leads to no Cursor here.
+    adrift: bool,
+    /// The newest file is a snapshot: a raw one follows at once, for Litestream goes on from raw files.
+    pub(crate) lone_snapshot: bool,
+    history: History,
 }
 
 impl<'a> Leading<'a> {
@@ -61,12 +67,13 @@ impl<'a> Leading<'a> {
     pub(crate) fn take_over(db: &'a Arc<Db>) -> Result<Leading<'a>> {
         let replica = db.replica().expect("only a database with a replica has a worker");
         let settings = &replica.settings;
-        let store = replica.store(limits::NO_PROGRESS)?;
+        let store = Arc::new(replica.store(limits::NO_PROGRESS)?);
         let spool = db.spool();
         spool.sweep()?;
         db.leadership.sign(spool)?;
-        let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
-        let mut state = spool.state()?.unwrap_or_default();
+        let written = spool.state()?;
+        let history = db.upkeep(written.as_ref());
+        let mut state = written.unwrap_or_default();
         let identity = settings.url.identity();
         let mut outgoing = Outgoing::found(spool)?;
         if !state.replica.is_empty() && state.replica != kept(&identity) {
@@ -78,9 +85,17 @@ impl<'a> Leading<'a> {
             }
         }
         outgoing.retain(|waiting| waiting.txid == state.txid.next());
-        let newest = newest(&store)?;
+        let history = match history {
+            Some(history) => history,
+            None => History::begin(db, &settings.schedule, history::list(&store)?)?,
+        };
+        if state.txid == Txid(0) {
+            // Beside files of Litestream 0.3 ours are dated later: a restore takes the newest of both.
+            let older = crate::restore::older::list(&store)?.into_iter().map(|object| object.created.time()).max();
+            state.time = older.map_or(state.time, |older| state.time.max(older));
+        }
         let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
-        let beyond = newest.filter(|newest| newest.span.max > expected);
+        let beyond = history.manifest().newest().filter(|newest| newest.span.max > expected);
         if let Some(beyond) = beyond {
             if state.txid > Txid(0) && settings.on_conflict != OnConflict::KeepLocal {
                 return Err(Error::Conflict(format!(
@@ -95,7 +110,8 @@ impl<'a> Leading<'a> {
             state.time = state.time.max(beyond.listed);
         }
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
-        if state.inode != 0 && state.inode != inode {
+        let adrift = state.inode != 0 && state.inode != inode;
+        if adrift {
             state.cursor = None;
             state.image = None;
         }
@@ -104,24 +120,47 @@ impl<'a> Leading<'a> {
         state.writer = random();
         db.report.stored(state.txid, state.cursor, store.is_fenced() != Some(false));
         db.report.phase(Phase::Replicating);
-        Ok(Leading { db, store, base, state, outgoing: outgoing.pop(), settled: None, copying: None })
+        let lone_snapshot = state.txid == Txid(1);
+        let outgoing = outgoing.pop();
+        Ok(Leading { db, store, state, outgoing, settled: None, copying: None, adrift, lone_snapshot, history })
     }
 
-    /// One turn. `woken` is false at a beat where nobody called.
+    /// One turn. `woken` is false at a beat where nobody called. Upkeep begins where no file waits to be put.
     pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
-        if self.outgoing.is_some() {
-            if !self.put()? {
-                return Ok(Turn::Following);
-            }
-            return Ok(Turn::More);
+        let turn = self.store_next(woken)?;
+        if self.outgoing.is_none() && !matches!(turn, Turn::Following | Turn::Gone | Turn::Moved) {
+            let database = u64::from(self.state.commit) * u64::from(self.state.page_size);
+            let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
+            self.history.turn(&site, Time::now());
         }
+        Ok(turn)
+    }
+
+    /// True while the replica's upkeep has something to do.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.history.is_busy(Time::now())
+    }
+
+    /// Leaves, before the lock is given back. What is known of the replica serves the next Leader of this process.
+    pub(crate) fn leave(self) -> Result<()> {
+        let written = self.db.spool().state()?;
+        self.db.keep_upkeep(written, self.history);
+        Ok(())
+    }
+
+    fn store_next(&mut self, woken: bool) -> Result<Turn> {
         let look = self.db.look();
-        if !woken && self.is_settled(look)? {
+        if self.outgoing.is_none() && !woken && self.is_settled(look)? {
             return Ok(Turn::Stored);
         }
         let stat = Stat::of(self.db.path())?;
-        if stat.is_none() {
-            return Ok(Turn::Gone);
+        match &stat {
+            None => return Ok(Turn::Gone),
+            Some(stat) if stat.inode != self.state.inode => return Ok(Turn::Moved),
+            Some(_) => {}
+        }
+        if self.outgoing.is_some() {
+            return Ok(if self.put()? { Turn::More } else { Turn::Following });
         }
         match self.find()? {
             Found::Nothing => {
@@ -160,14 +199,15 @@ impl<'a> Leading<'a> {
             return Ok(false);
         }
         state.txid = outgoing.txid;
-        state.cursor = Some(outgoing.to);
+        state.cursor = if std::mem::take(&mut self.adrift) { None } else { Some(outgoing.to) };
         state.commit = outgoing.commit;
         state.page_size = outgoing.page_size.get();
         state.time = outgoing.time;
         state.image = None;
         self.db.spool().set_state(&mut state)?;
         self.state = state;
-        remove(&outgoing.path)?;
+        self.lone_snapshot = outgoing.level() == Level::SNAPSHOT;
+        self.history.stored(self.db, outgoing.info(), &outgoing.path, Time::now())?;
         fault::point("ltx-removed");
         self.outgoing = None;
         self.db.report.stored(self.state.txid, self.state.cursor, self.store.is_fenced() != Some(false));
@@ -180,6 +220,20 @@ impl<'a> Leading<'a> {
         Ok(self.db.spool().exists() && inode == Some(self.state.inode) && self.db.leadership.hold(self.db.spool())?)
     }
 
+    /// A handle of our own on the database, and the turn to read through it: none while the host needs its locks,
+    /// or where another file has this name by now.
+    pub(crate) fn reading(&self) -> Result<Option<Held<'a>>> {
+        let path = self.db.path();
+        let Some(turn) = self.db.turns.read(self.state.inode) else { return Ok(None) };
+        let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == self.state.inode));
+        if !is_ours()? {
+            return Ok(None);
+        }
+        let base = self.db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
+        let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
+        Ok(if moved { None } else { Some(Held { base, _turn: turn }) })
+    }
+
     /// Makes one file of what is pending and puts it.
     fn send(&mut self, mut pending: Pending) -> Result<Turn> {
         if needs_snapshot(&pending) {
@@ -188,14 +242,22 @@ impl<'a> Leading<'a> {
         pending.make_durable(self.db.spool())?;
         let time = self.next_time();
         let txid = self.state.txid.next();
-        let source = Source::File(&*self.base);
-        let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &source)?;
+        let before = self.state.commit;
+        let held = if grows_unwritten(&pending, before) { self.reading()? } else { None };
+        let source = match &held {
+            Some(held) => Source::File(&*held.base),
+            None if grows_unwritten(&pending, before) => return Ok(Turn::Later(limits::SHORT)),
+            None => Source::Zeros,
+        };
+        let encoded = encode(self.db.spool(), &pending, txid, time, before, &source)?;
+        drop(held);
         self.take(encoded, &mut pending)
     }
 
     /// Pages whose contents were not kept come from one short read transaction, with everything up to it.
     fn send_by_snapshot(&mut self) -> Result<Turn> {
-        let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
+        let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
+        let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             return Ok(Turn::Later(limits::SHORT));
         };
         let target = Target { cursor: snapshot.cursor, commit: snapshot.commit, page_size: snapshot.page_size };
@@ -209,11 +271,10 @@ impl<'a> Leading<'a> {
             return Ok(Turn::More);
         }
         pending.make_durable(self.db.spool())?;
-        let guard = self.db.begin_image(true);
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
-        drop(guard);
+        drop(held);
         self.take(encoded, &mut pending)
     }
 
@@ -234,7 +295,6 @@ impl<'a> Leading<'a> {
                 Ok(Turn::More)
             }
             Encoded::Torn => Ok(Turn::More),
-            Encoded::Cancelled => Ok(Turn::Later(limits::SHORT)),
         }
     }
 
@@ -293,14 +353,15 @@ impl<'a> Leading<'a> {
     // ---- images ----
 
     fn image(&mut self, why: &str) -> Result<Turn> {
-        let Some(header) = image::header(&*self.base)? else { return Ok(Turn::Stored) };
+        let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
+        let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
         self.db.report.phase(Phase::Imaging);
         self.db.report.journal(!header.wal);
         self.state.cursor = None;
         if !header.wal {
-            return self.image_by_slices();
+            return self.image_by_slices(held);
         }
-        let Some(snapshot) = Snapshot::begin(&*self.base, self.db.path(), self.db.wal())? else {
+        let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
             self.db.report.phase(Phase::Waiting(why.into()));
             return Ok(Turn::Later(limits::BEAT.0));
@@ -311,29 +372,40 @@ impl<'a> Leading<'a> {
         self.state.image = Some(snapshot.cursor);
         self.state.end = snapshot.end;
         self.db.spool().set_state(&mut self.state)?;
-        let guard = self.db.begin_image(true);
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
-        let encoded = encode_image(db.spool(), txid, time, what, &Source::Snapshot(&snapshot), |_| {
-            db.asked.load(std::sync::atomic::Ordering::Relaxed)
-        })?;
-        let held = snapshot.held(db.path())?;
+        let span = self.image_span(txid, snapshot.page_size);
+        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
+        let still = snapshot.held(db.path())?;
         drop(snapshot);
-        drop(guard);
-        self.image_done(encoded, held)
+        drop(held);
+        self.image_done(image, still)
+    }
+
+    /// True where no file of these pages can be merged with what is stored.
+    pub(crate) fn is_resized(&self, page_size: PageSize) -> bool {
+        self.state.txid > Txid(0) && self.state.page_size != page_size.get()
+    }
+
+    /// An image is the next transaction; the first, and one with another page size, a snapshot that needs none before.
+    fn image_span(&self, txid: Txid, page_size: PageSize) -> Span {
+        let min = if self.is_resized(page_size) { Txid(1) } else { txid };
+        Span { min, max: txid }
     }
 
     /// Rollback modes: a reader blocks commits, so the file is copied in short slices.
-    fn image_by_slices(&mut self) -> Result<Turn> {
+    fn image_by_slices(&mut self, held: Held<'_>) -> Result<Turn> {
         let mut copying = match self.copying.take() {
             Some(copying) => copying,
-            None => match Copying::begin(self.db, &*self.base, &mut self.state)? {
+            None => match Copying::begin(self.db, &*held.base, &mut self.state)? {
                 Some(copying) => copying,
                 None => return Ok(Turn::Later(limits::SHORT)),
             },
         };
-        match copying.slice(self.db, &*self.base)? {
+        let sliced = copying.slice(self.db, &*held.base)?;
+        drop(held);
+        match sliced {
             Sliced::More => {
                 self.copying = Some(copying);
                 Ok(Turn::Later(limits::BETWEEN_SLICES))
@@ -343,37 +415,31 @@ impl<'a> Leading<'a> {
                 let (time, txid) = (self.next_time(), self.state.txid.next());
                 let what = (copying.page_size, copying.commit, copying.cursor);
                 let source = Source::Copy(copying.file());
-                let encoded = encode_image(self.db.spool(), txid, time, what, &source, |_| false)?;
-                self.image_done(encoded, true)
+                let span = self.image_span(txid, copying.page_size);
+                let image = encode_image(self.db.spool(), span, time, what, &source, |_| false)?;
+                self.image_done(image, true)
             }
         }
     }
 
-    fn image_done(&mut self, encoded: Encoded, held: bool) -> Result<Turn> {
-        match encoded {
-            Encoded::Done(outgoing) if held => {
-                self.outgoing = Some(outgoing);
+    fn image_done(&mut self, image: Option<Unfinished>, held: bool) -> Result<Turn> {
+        match image {
+            Some(image) if held => {
+                self.outgoing = Some(image.finish(self.db.spool())?);
                 Ok(Turn::More)
             }
-            Encoded::Done(outgoing) => {
-                remove(&outgoing.path)?;
+            Some(image) => {
+                image.discard()?;
                 Ok(Turn::Later(limits::SHORT))
             }
-            Encoded::Torn | Encoded::Cancelled => Ok(Turn::Later(limits::SHORT)),
+            None => Ok(Turn::Later(limits::SHORT)),
         }
     }
 }
 
-/// The newest file of a replica: raw ones first, for retention keeps the newest.
-pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
-    let mut newest: Option<FileInfo> = None;
-    for level in Level::all() {
-        let last = store.list(level)?.into_iter().max_by_key(|file| file.span.max);
-        if let Some(last) = last
-            && newest.as_ref().is_none_or(|newest| newest.span.max < last.span.max)
-        {
-            newest = Some(last);
-        }
-    }
-    Ok(newest)
+/// The database through a handle of our own. Open only as long as it is read: a file that its application deletes
+/// meanwhile is deleted, and SQLite's log has nothing to say about it.
+pub(crate) struct Held<'a> {
+    pub(crate) base: Box<dyn BaseFile>,
+    _turn: Reading<'a>,
 }

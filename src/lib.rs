@@ -14,6 +14,7 @@ pub mod limits;
 // formats
 pub mod ltx;
 pub mod page;
+pub mod v3;
 pub mod wal;
 pub mod walindex;
 
@@ -23,12 +24,15 @@ pub mod spool;
 pub mod store;
 
 // decisions
+pub mod due;
 pub mod link;
+pub mod manifest;
 pub mod plan;
 pub mod settings;
 
 // jobs
 pub mod capture;
+pub mod compactor;
 mod copy;
 pub mod image;
 mod kinship;
@@ -36,6 +40,7 @@ pub mod leader;
 mod leftover;
 pub mod reader;
 pub mod restore;
+pub mod retention;
 mod rollback;
 pub mod uploader;
 
@@ -44,8 +49,10 @@ mod board;
 pub mod conn;
 pub mod db;
 mod finding;
+mod history;
 mod leading;
 mod opening;
 pub mod registry;
 pub mod report;
+mod turns;
 mod worker;

@@ -77,6 +77,15 @@ pub const RESTORE_WRITE: usize = 1 << 20;
 
 /// Times that a restore begins anew because a file that it needs was deleted meanwhile.
 pub const RESTORE_PLANS: usize = 5;
+
+/// Segments of a 0.3 replica that are fetched together.
+pub const OLDER_BATCH: usize = 64;
+/// Bytes of those; a larger segment is streamed by itself.
+pub const OLDER_BATCH_BYTES: u64 = 8 << 20;
+
+/// How far a file's time may lie behind its header's before it counts as the time of a copy.
+pub const SAME_TIME: Duration = Duration::from_secs(5);
+
 /// Bytes that one frame of an upload hands to the system: how finely progress is seen.
 pub const UPLOAD_FRAME: usize = 64 << 10;
 
@@ -107,6 +116,9 @@ pub const BLINK: Duration = Duration::from_millis(5);
 /// Time that a connection waits for an image to let go of the database.
 pub const GIVE_WAY: Duration = Duration::from_secs(2);
 
+/// Time from the beginning of a reading of ours for which a checkpoint of this process waits for its end.
+pub const CHECKPOINT_WAITS: Duration = Duration::from_millis(50);
+
 /// Longest time that a slice of an image holds SHARED in a rollback-journal mode.
 pub const SLICE: Duration = Duration::from_millis(30);
 
@@ -134,3 +146,38 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of `shutdown-sync-timeout`.
 pub const SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of `levels`: intervals of level 1, 2 and 3.
+pub const LEVELS: [Duration; 3] = [Duration::from_secs(30), Duration::from_secs(300), Duration::from_secs(3600)];
+/// Default of `snapshot-interval`.
+pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Default of `snapshot-retention`.
+pub const SNAPSHOT_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Default of `l0-retention`.
+pub const L0_RETENTION: Duration = Duration::from_secs(300);
+
+/// Longest time that a file stays after another one made it superfluous, for restores that planned with it.
+pub const GRACE: Duration = Duration::from_secs(3600);
+
+/// Files that one compaction of a level merges.
+pub const COMPACTION_INPUTS: usize = 256;
+
+/// Files that one snapshot is made of.
+pub const SNAPSHOT_INPUTS: usize = 512;
+
+/// What a snapshot and the compacted files above it may be together, in percent of the database, before the next
+/// snapshot is made early. Leaves room below the 120 that a restore may read.
+pub const RESTORE_PERCENT: u64 = 115;
+
+/// Bytes that a compaction holds of its inputs, all together.
+pub const COMPACTION_MEMORY: u64 = 16 << 20;
+/// Least and most bytes that a compaction reads of one input at once.
+pub const COMPACTION_CHUNK: (u64, u64) = (64 << 10, 1 << 20);
+
+/// Bytes of stored files that are kept locally until the next level is made of them.
+pub const KEPT_LOCALLY: u64 = 64 << 20;
+
+/// Bytes that a compaction leaves free on the disk.
+pub const DISK_RESERVE: u64 = 256 << 20;
+
+/// First and longest pause after upkeep of the replica failed.
+pub const UPKEEP_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));

@@ -8,17 +8,16 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
+use crate::history;
 use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
-use crate::leading::newest;
 use crate::limits;
 use crate::ltx::{Level, Txid};
 use crate::page::PageSize;
-use crate::plan::Target as Goal;
 use crate::reader::Target;
 use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
-use crate::restore::{self, Options, Restored};
+use crate::restore::{self, Options, Rebuilt};
 use crate::settings::{OnConflict, Restore};
 use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
 use crate::store::Store;
@@ -72,7 +71,7 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     db.leadership.resign();
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::newest(&store));
     let beyond = match looked {
         Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
         Err(e) => {
@@ -143,7 +142,6 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let timeout = replica.settings.open_timeout;
     let _restoring = elect(&db.restoring, db.spool(), timeout)?;
     let filling = db.spool().path(FILLING).exists();
-    db.looked.store(true, Ordering::Relaxed);
     let restored = match Stat::of(db.path())? {
         Some(stat) if stat.size > 0 && !filling => return Ok(()),
         Some(_) => fill(db, replica, ask),
@@ -215,7 +213,7 @@ fn restore_here(db: &Db, replica: &Replica) -> Result<()> {
             stale.push(suffix);
             set_aside(Path::new(&stale), "-stale")?;
         }
-        remember(db, replica, &new, &restored)?;
+        remember(db, replica, &store, &new, &restored)?;
         renameat_with(CWD, &new, CWD, db.path(), RenameFlags::NOREPLACE)
             .map_err(|e| Error::io("rename into place", db.path(), e.into()))?;
         sync_folder(db.path().parent().unwrap_or(Path::new("/")))
@@ -228,7 +226,7 @@ fn restore_here(db: &Db, replica: &Replica) -> Result<()> {
 }
 
 /// Restores into a file of the Spool.
-fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBuf, Restored)> {
+fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBuf, Rebuilt)> {
     let settings = &replica.settings;
     let new = db.spool().temporary("restore");
     let began = Instant::now();
@@ -269,12 +267,12 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
         }
     };
     let options = Options { progress: &progress, go_on: &go_on, ..Options::default() };
-    let restored = restore::run(store, Goal::Latest, &new, options)?;
+    let restored = restore::newest(store, &new, options)?;
     if said.into_inner() {
         eprintln!(
             "litestream: restored {} to {} in {:.1} s",
             db.path().display(),
-            restored.txid(),
+            restored,
             began.elapsed().as_secs_f64()
         );
     }
@@ -282,28 +280,31 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
 }
 
 /// `state` and an End with the file's stat, before it is in place: afterwards a foreign commit could hide in it.
-fn remember(db: &Db, replica: &Replica, file: &Path, restored: &Restored) -> Result<()> {
+fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Rebuilt) -> Result<()> {
     let stat = Stat::of(file)?.ok_or_else(|| Error::State(format!("{} is gone", file.display())))?;
+    let number = db.spool().state()?.map_or(0, |state| state.number);
+    let replica = kept(&replica.settings.url.identity()).to_string();
+    let state = State { number, writer: random(), inode: stat.inode, replica, ..State::default() };
+    let restored = match rebuilt {
+        Rebuilt::Ltx(restored) => restored,
+        Rebuilt::Older(restored) => {
+            // No LTX file holds this state: an image comes next, dated later than what it was restored from.
+            let beside = history::list(store)?.into_iter().max_by_key(|file| file.span.max);
+            let txid = beside.as_ref().map_or(Txid(0), |file| file.span.max);
+            let time = beside.map_or(Time::default(), |file| file.listed).max(restored.created.time());
+            db.spool().set_state(&mut State { txid, time, ..state })?;
+            return db.spool().sync();
+        }
+    };
     let mut header = [0u8; 100];
     let read = File::open(file).and_then(|file| file.read_exact_at(&mut header, 0));
     read.map_err(|e| Error::io("read", file, e))?;
     let cursor = Cursor::start(Salt(random().to_be_bytes()));
     let commit = restored.header.commit;
-    let number = db.spool().state()?.map_or(0, |state| state.number);
     let end = End { cursor, commit, change: 0, stat, header: header_hash(&header) };
-    let mut state = State {
-        number,
-        writer: random(),
-        txid: restored.txid(),
-        cursor: Some(cursor),
-        commit,
-        page_size: restored.header.page_size.get(),
-        inode: stat.inode,
-        time: restored.timestamp(),
-        image: None,
-        end: Some(end),
-        replica: kept(&replica.settings.url.identity()).to_string(),
-    };
+    let page_size = restored.header.page_size.get();
+    let (txid, time) = (restored.txid(), restored.timestamp());
+    let mut state = State { txid, cursor: Some(cursor), commit, page_size, time, end: Some(end), ..state };
     db.spool().set_state(&mut state)?;
     db.spool().link(db.spool().links()?.newest(), &Link::End(end))?;
     db.spool().sync()
@@ -416,7 +417,7 @@ fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let (new, restored) = fetch(db, replica, &store)?;
     let filled = (|| {
         let io = |what| move |e| Error::io(what, db.path(), e);
-        std::fs::write(&marker, restored.txid().to_string())
+        std::fs::write(&marker, restored.to_string())
             .and_then(|()| File::open(&marker)?.sync_all())
             .map_err(|e| Error::io("write", &marker, e))?;
         db.spool().sync()?;
@@ -436,7 +437,7 @@ fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
         base.sync().map_err(io("sync"))?;
         base.write_at(&first, 0).map_err(io("write"))?;
         base.sync().map_err(io("sync"))?;
-        remember(db, replica, db.path(), &restored)?;
+        remember(db, replica, &store, db.path(), &restored)?;
         remove(&marker)
     })();
     remove(&new)?;

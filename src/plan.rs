@@ -7,6 +7,8 @@
 //! without a gap and reaches furthest. Of files that reach equally far, the one that begins earliest, of those
 //! the highest level, of those the oldest.
 
+pub mod older;
+
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::ltx::{FileInfo, HEADER_SIZE, Level, Txid};

@@ -241,9 +241,11 @@ pub fn walk(
             break;
         }
         let at = pending.to;
-        let next = available.iter().position(|segment| segment.covers(&at) && !segment.head.unlinked).or_else(|| {
-            available.iter().position(|segment| {
-                segment.head.from.frame == 0 && segment.head.follows.is_some_and(|follows| follows.same_point(&at))
+        // Pages of another size cannot go into the same file: the walk ends before them, and an image follows.
+        let fits = |segment: &Segment| segment.head.page_size == pending.page_size;
+        let next = available.iter().position(|one| fits(one) && one.covers(&at) && !one.head.unlinked).or_else(|| {
+            available.iter().position(|one| {
+                fits(one) && one.head.from.frame == 0 && one.head.follows.is_some_and(|follows| follows.same_point(&at))
             })
         });
         if let Some(index) = next {
@@ -256,7 +258,7 @@ pub fn walk(
             continue;
         }
         match open_wal(wal_path)? {
-            Some((file, header)) if header.salt == at.salt => {
+            Some((file, header)) if header.salt == at.salt && header.page_size == pending.page_size => {
                 let Some(target) = target.filter(|target| target.cursor.salt == at.salt) else { break };
                 if target.cursor.frame <= at.frame {
                     break;

@@ -11,7 +11,7 @@ use crate::opening;
 use crate::settings::{Choice, Origin, Settings};
 
 pub use crate::settings::Door;
-use crate::spool::Spool;
+use crate::spool::{Spool, Stat};
 use crate::store::Io;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,9 @@ impl Pending {
             && let Err(e) = self.db.spool().create()
         {
             self.db.note("spool", &e);
+        }
+        if let Ok(Some(stat)) = Stat::of(self.db.path()) {
+            self.db.turns.opened(stat.inode);
         }
         Conn::new(self.db)
     }

@@ -202,6 +202,14 @@ impl Report {
         }
     }
 
+    /// What went wrong there is over.
+    pub(crate) fn over(&self, what: &str) {
+        let mut board = self.board();
+        if board.trouble.take_if(|text| text.starts_with(what)).is_some() {
+            log::info!(target: "litestream", "{}: {what} work again", self.database);
+        }
+    }
+
     /// A file was made.
     pub(crate) fn captured(&self, txid: Txid) {
         self.board().captured = Some(txid);

@@ -8,6 +8,7 @@ mod spelling;
 mod template;
 mod values;
 
+use crate::due::Schedule;
 use crate::error::{Error, Result};
 use crate::limits::{OPEN_TIMEOUT, SHUTDOWN_SYNC_TIMEOUT, SYNC_INTERVAL};
 use crate::store::{ReplicaUrl, store_key};
@@ -57,6 +58,8 @@ pub struct Settings {
     pub spool_limit: Option<u64>,
     /// What to do where the store is beyond what this machine stored.
     pub on_conflict: OnConflict,
+    /// How the replica is kept small.
+    pub schedule: Schedule,
 }
 
 /// Where the URL of a replica came from.
@@ -93,7 +96,7 @@ pub enum OnConflict {
 }
 
 /// Our parameters in their hyphen form; as a variable `sync-interval` is LITESTREAM_SYNC_INTERVAL.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 16] = [
     "replica",
     "replica-url",
     "restore",
@@ -104,6 +107,12 @@ const NAMES: [&str; 10] = [
     "spool-limit",
     "on-conflict",
     "durability",
+    "levels",
+    "snapshot-interval",
+    "snapshot-retention",
+    "retention",
+    "l0-retention",
+    "retention-enabled",
 ];
 
 impl Settings {
@@ -251,7 +260,28 @@ impl Source<'_> {
             restore_timeout: self.parsed("restore-timeout", values::duration_or_off)?.flatten(),
             shutdown_sync_timeout: self.parsed("shutdown-sync-timeout", duration)?.unwrap_or(SHUTDOWN_SYNC_TIMEOUT),
             spool_limit: self.parsed("spool-limit", bytes)?,
+            schedule: self.schedule()?,
         })
+    }
+
+    /// `retention` is the short name of `snapshot-retention`.
+    fn schedule(&self) -> Result<Schedule> {
+        let usual = Schedule::default();
+        let given = Schedule {
+            levels: self.parsed("levels", values::levels)?.unwrap_or(usual.levels),
+            snapshot_interval: self.parsed("snapshot-interval", duration)?.unwrap_or(usual.snapshot_interval),
+            snapshot_retention: match self.parsed("snapshot-retention", duration)? {
+                Some(retention) => retention,
+                None => self.parsed("retention", duration)?.unwrap_or(usual.snapshot_retention),
+            },
+            l0_retention: self.parsed("l0-retention", duration)?.unwrap_or(usual.l0_retention),
+            retention_enabled: self.parsed("retention-enabled", values::yes)?.unwrap_or(usual.retention_enabled),
+        };
+        if given.snapshot_interval.is_zero() {
+            let text = "snapshot-interval must be above zero: without snapshots a restore would read all history";
+            return Err(Error::Usage(text.into()));
+        }
+        Ok(given)
     }
 
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> std::result::Result<T, String>) -> Result<Option<T>> {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::image::{Snapshot, read_page};
 use crate::limits::SINGLE_PUT;
-use crate::ltx::{Decoder, Encoder, Header, Level, Span, Txid};
+use crate::ltx::{Decoder, Encoder, FileInfo, Header, Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::reader::{Pending, Place};
 use crate::spool::{Spool, remove, rename};
@@ -30,6 +30,8 @@ const PAGES_A_LOOK: usize = 64;
 pub struct Outgoing {
     /// Its number.
     pub txid: Txid,
+    /// The transactions that it holds: a snapshot begins at 1.
+    pub span: Span,
     /// Its header's time.
     pub time: Time,
     /// What it reaches.
@@ -45,9 +47,14 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Where it goes: the first image of a replica is a snapshot, everything else is raw.
+    /// Where it goes: an image that nothing may be merged with is a snapshot, everything else is raw.
     pub fn level(&self) -> Level {
-        if self.txid == Txid(1) { Level::SNAPSHOT } else { Level::RAW }
+        if self.span.is_snapshot() { Level::SNAPSHOT } else { Level::RAW }
+    }
+
+    /// As the replica's listing will name it.
+    pub fn info(&self) -> FileInfo {
+        FileInfo { level: self.level(), span: self.span, size: self.size, listed: self.time }
     }
 
     /// Puts it, create-only.
@@ -57,7 +64,7 @@ impl Outgoing {
         } else {
             Body::File(&self.path)
         };
-        store.put(self.level(), Span::one(self.txid), self.time, body)
+        store.put(self.level(), self.span, self.time, body)
     }
 
     /// Takes up a file that an earlier Leader left; torn ones (a power loss before they could be put) are deleted.
@@ -76,7 +83,8 @@ impl Outgoing {
                     let Some(to) = reach(&path) else { continue };
                     let Ok(size) = std::fs::metadata(&path).map(|meta| meta.len()) else { continue };
                     let Header { page_size, commit, timestamp: time, .. } = header;
-                    found.push(Outgoing { txid: header.span.max, time, to, commit, page_size, path, size });
+                    let span = header.span;
+                    found.push(Outgoing { txid: span.max, span, time, to, commit, page_size, path, size });
                 }
                 Err(Error::Corrupt(reason)) => {
                     log::warn!(target: "litestream", "{} was torn and is written anew: {reason}", path.display());
@@ -126,8 +134,26 @@ pub enum Encoded {
     Done(Outgoing),
     /// The WAL was reset meanwhile: walk again.
     Torn,
-    /// Somebody needs the database: later.
-    Cancelled,
+}
+
+/// An image whose last page is written: what it was read from may go, before the disk is waited for.
+pub struct Unfinished {
+    out: Encoder<BufWriter<File>>,
+    path: PathBuf,
+    header: Header,
+    to: Cursor,
+}
+
+impl Unfinished {
+    /// Makes it durable under its name.
+    pub fn finish(self, spool: &Spool) -> Result<Outgoing> {
+        finish(spool, self.out, &self.path, &self.header, self.to)
+    }
+
+    /// Deletes it.
+    pub fn discard(self) -> Result<()> {
+        remove(&self.path)
+    }
 }
 
 /// Encodes what is pending as one L0 file. `before` is the database size of the file before it.
@@ -173,34 +199,33 @@ pub fn encode(
         remove(&new)?;
         return Err(e);
     }
-    finish(spool, out, &new, &header, pending.to)
+    finish(spool, out, &new, &header, pending.to).map(Encoded::Done)
 }
 
-/// Encodes a whole database as one file. `stop` is asked now and then; progress goes to `seen` in pages.
+/// Encodes a whole database as one file. `stop` is asked now and then: where it says so, `None`.
 pub fn encode_image(
     spool: &Spool,
-    txid: Txid,
+    span: Span,
     time: Time,
     (page_size, commit, at): (PageSize, u32, Cursor),
     source: &Source<'_>,
     mut stop: impl FnMut(u32) -> bool,
-) -> Result<Encoded> {
-    let header =
-        Header::new(page_size, commit, Span::one(txid), time).with_wal(HEADER_BYTES as u64, 0, Salt::default());
+) -> Result<Option<Unfinished>> {
+    let header = Header::new(page_size, commit, span, time).with_wal(HEADER_BYTES as u64, 0, Salt::default());
     let new = spool.temporary("ltx");
     let mut out = start(&new, &header)?;
     let mut page = vec![0u8; page_size.bytes()];
     for pgno in (1..=commit).map(Pgno).filter(|pgno| *pgno != page_size.lock_page()) {
         if (pgno.0 as usize).is_multiple_of(PAGES_A_LOOK) && stop(pgno.0) {
             remove(&new)?;
-            return Ok(Encoded::Cancelled);
+            return Ok(None);
         }
         if let Err(e) = source.read(page_size, pgno, &mut page).and_then(|()| out.page(pgno, &page)) {
             remove(&new)?;
             return Err(e);
         }
     }
-    finish(spool, out, &new, &header, at)
+    Ok(Some(Unfinished { out, path: new, header, to: at }))
 }
 
 fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
@@ -213,7 +238,7 @@ fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
     Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header)
 }
 
-fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Header, to: Cursor) -> Result<Encoded> {
+fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Header, to: Cursor) -> Result<Outgoing> {
     let Header { page_size, commit, timestamp: time, .. } = *header;
     let txid = header.span.max;
     let path = spool.path(&name(txid, &to));
@@ -228,7 +253,7 @@ fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Hea
         Ok(size)
     })();
     match finished {
-        Ok(size) => Ok(Encoded::Done(Outgoing { txid, time, to, commit, page_size, path, size })),
+        Ok(size) => Ok(Outgoing { txid, span: header.span, time, to, commit, page_size, path, size }),
         Err(e) => {
             remove(new)?;
             Err(e)
@@ -263,4 +288,11 @@ fn wal_place(pending: &Pending) -> (u64, u64, Salt) {
 /// True where a page's contents were not kept: they have to come from a state that is held still.
 pub fn needs_snapshot(pending: &Pending) -> bool {
     pending.pages.iter().any(|(_, place)| *place == Place::Database)
+}
+
+/// True where the database grew by pages that no transaction wrote: the file is asked for what they hold.
+pub fn grows_unwritten(pending: &Pending, before: u32) -> bool {
+    let lock = pending.page_size.lock_page();
+    let grown = (before + 1..=pending.commit).filter(|pgno| Pgno(*pgno) != lock).count();
+    grown > pending.pages.iter().filter(|(pgno, _)| pgno.0 > before && pgno.0 <= pending.commit).count()
 }

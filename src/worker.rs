@@ -25,6 +25,8 @@ pub(crate) enum Turn {
     More,
     /// Another process leads.
     Following,
+    /// The file that has the database's name by now is another one.
+    Moved,
     /// The database file is gone: what the Spool holds is stored when it is opened again.
     Gone,
     /// Nothing can be done before this has passed.
@@ -66,7 +68,7 @@ impl<'a> Worker<'a> {
             self.drain();
             let turn = self.turn(ticket);
             let pause = match turn {
-                Ok(Turn::More) => continue,
+                Ok(Turn::More | Turn::Moved) => continue,
                 Ok(Turn::Stored) => {
                     self.failures = 0;
                     self.oldest = None;
@@ -74,12 +76,12 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
-                    if !Leading::may_compete(self.db, false) {
+                    let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
+                    if !is_busy && !Leading::may_compete(self.db, false) {
                         // Blind: what others commit would be seen by nobody.
-                        self.leading = None;
-                        self.db.leadership.resign();
+                        self.stop_leading();
                     }
-                    if self.end(false) {
+                    if !is_busy && self.end(false) {
                         return;
                     }
                     None
@@ -155,7 +157,7 @@ impl<'a> Worker<'a> {
         let leading = self.leading.as_mut().expect("set above, or returned");
         let turn = leading.turn(self.woken || awaited);
         match turn {
-            Ok(Turn::Following) => self.leading = None,
+            Ok(Turn::Following | Turn::Moved) => self.leading = None,
             Ok(Turn::Stored) => self.woken = false,
             _ => {}
         }
@@ -201,13 +203,19 @@ impl<'a> Worker<'a> {
         if self.db.connections() > 0 && !forced {
             return false;
         }
-        if !self.db.may_end(forced) {
-            return false;
-        }
-        if self.leading.take().is_some() {
+        // The lock goes before the next worker of this process may begin: fcntl does not part the two.
+        let db = self.db;
+        db.may_end(forced, || self.stop_leading())
+    }
+
+    /// Lets another process lead.
+    fn stop_leading(&mut self) {
+        if let Some(leading) = self.leading.take() {
+            if let Err(e) = leading.leave() {
+                self.db.note("state", &e);
+            }
             self.db.leadership.resign();
         }
-        true
     }
 
     /// Waits for something to do. After a commit nothing more of the channel is taken until the interval has

@@ -15,7 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ground", &["error", "clock", "config", "limits", "fault", "log", "base"]),
     ("formats", &["page", "wal", "walindex", "ltx", "v3"]),
     ("places", &["spool", "store"]),
-    ("decisions", &["commit", "gate", "link", "plan", "due", "settings", "policy"]),
+    ("decisions", &["commit", "gate", "link", "plan", "manifest", "due", "settings", "policy"]),
     (
         "jobs",
         &[
@@ -35,8 +35,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "life",
         &[
-            "board", "registry", "opening", "db", "conn", "rollback", "worker", "leader", "leading", "finding", "copy",
-            "report", "status",
+            "board", "history", "turns", "registry", "opening", "db", "conn", "rollback", "worker", "leader",
+            "leading", "finding", "copy", "report", "status",
         ],
     ),
 ];

@@ -38,6 +38,12 @@ pub enum Command {
     Restore(RestoreFlags),
     /// List the LTX files of a replica
     Ltx(LtxFlags),
+    /// List the generations of a replica of Litestream 0.3
+    Generations(OlderFlags),
+    /// List the snapshots of a replica of Litestream 0.3
+    Snapshots(OlderFlags),
+    /// List the WAL segments of a replica of Litestream 0.3
+    Wal(OlderFlags),
     /// Print the version
     Version,
 }
@@ -51,7 +57,13 @@ pub struct RestoreFlags {
     /// Restore up to this transaction (16 hex digits)
     #[arg(long, value_name = "HEX")]
     pub txid: Option<String>,
-    /// Restore the newest state strictly before this time
+    /// Restore from this generation of Litestream 0.3
+    #[arg(long, value_name = "ID")]
+    pub generation: Option<String>,
+    /// Restore up to this WAL of Litestream 0.3 (hexadecimal)
+    #[arg(long, value_name = "HEX")]
+    pub index: Option<String>,
+    /// Restore the newest state strictly before this time (of Litestream 0.3: at this time or before)
     #[arg(long, value_name = "RFC3339")]
     pub timestamp: Option<String>,
     /// Do nothing, successfully, where the database exists
@@ -73,6 +85,20 @@ pub struct RestoreFlags {
     #[arg(long)]
     pub dry_run: bool,
     /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The replica
+    #[arg(value_name = "URL")]
+    pub url: Option<OsString>,
+}
+
+/// `generations`, `snapshots`, `wal`
+#[derive(Args)]
+pub struct OlderFlags {
+    /// Only this generation
+    #[arg(long, value_name = "ID")]
+    pub generation: Option<String>,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
     /// The replica

@@ -6,6 +6,7 @@
 mod args;
 mod check;
 mod ltx;
+mod older;
 mod output;
 mod place;
 mod progress;
@@ -13,6 +14,7 @@ mod replica;
 mod restore;
 
 use args::{Command, Parsed};
+use older::What;
 use output::Failure;
 use std::process::ExitCode;
 
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
         Parsed::Wrong(failure) => Err(failure),
         Parsed::Run(Command::Restore(flags)) => restore::run(&flags),
         Parsed::Run(Command::Ltx(flags)) => ltx::run(&flags),
+        Parsed::Run(Command::Generations(flags)) => older::run(What::Generations, &flags),
+        Parsed::Run(Command::Snapshots(flags)) => older::run(What::Snapshots, &flags),
+        Parsed::Run(Command::Wal(flags)) => older::run(What::Wal, &flags),
         Parsed::Run(Command::Version) => output::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
     };
     match result {

@@ -2,6 +2,7 @@
 
 use crate::args::{self, RestoreFlags};
 use crate::check::Check;
+use crate::older;
 use crate::output::{Failure, Notes, print, print_json, table};
 use crate::place::Place;
 use crate::progress::Bar;
@@ -10,20 +11,23 @@ use chrono::DateTime;
 use litestream_engine::clock::Time;
 use litestream_engine::error::Error;
 use litestream_engine::ltx::Txid;
+use litestream_engine::plan::older::{Until, Wish};
 use litestream_engine::plan::{Plan, Target};
-use litestream_engine::restore::{self as engine, Options, Progress, Restored};
+use litestream_engine::restore::{self as engine, Either, Options, Progress, Rebuilt, Restored};
 use litestream_engine::store::Store;
+use litestream_engine::v3::{Generation, Index, Moment};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Instant;
 
+const NO_TIME: &str = "invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)";
 const EXAMPLE: &str = "litestream-vfs restore -o /path/to/db";
 
 /// Restores, or says why not.
 pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
     let notes = Notes { json: flags.json };
-    let target = target(flags)?;
+    let (target, wish) = target(flags)?;
     let check = Check::parse(&flags.integrity_check)?;
     let parallelism = parallelism(&flags.parallelism)?;
     let Some(url) = &flags.url else {
@@ -41,11 +45,13 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
     let store = replica::open(url)?;
     let options = Options { parallelism, bounded: true, ..Options::default() };
     let result = if flags.dry_run {
-        engine::prepare(&store, target, options)
-            .map_err(Stop::Engine)
-            .and_then(|plan| show(&plan, &store, url, out, flags.json))
+        match engine::choose(&store, target, &wish, options) {
+            Ok(Either::Ltx(plan)) => show(&plan, &store, url, out, flags.json),
+            Ok(Either::Older(plan)) => older::show(&plan, &store, url, out, flags.json).map_err(Stop::Here),
+            Err(e) => Err(Stop::Engine(e)),
+        }
     } else {
-        restore(&store, target, out, options, flags, check)
+        restore(&store, (target, &wish), out, options, flags, check)
     };
     match result {
         Err(Stop::Engine(Error::NoBackup(_))) if flags.if_replica_exists => {
@@ -72,7 +78,7 @@ impl From<Failure> for Stop {
 
 fn restore(
     store: &Store,
-    target: Target,
+    (target, wish): (Target, &Wish),
     out: &Path,
     options: Options<'_>,
     flags: &RestoreFlags,
@@ -82,32 +88,44 @@ fn restore(
     let began = Instant::now();
     let place = Place::new(out, flags.force)?;
     // Before any folder is made: a replica without a backup leaves no trace.
-    let plan = engine::prepare(store, target, options).map_err(Stop::Engine)?;
+    let plan = engine::choose(store, target, wish, options).map_err(Stop::Engine)?;
     place.prepare()?;
     let bar = Bar::new();
     let progress = |progress: Progress| bar.show(progress);
     let options = Options { progress: &progress, ..options };
-    let restored = engine::carry_out(store, target, plan, place.temporary(), options);
+    let rebuilt = match plan {
+        Either::Ltx(plan) => engine::carry_out(store, target, plan, place.temporary(), options).map(Rebuilt::Ltx),
+        Either::Older(plan) => {
+            engine::older::carry_out(store, wish, plan, place.temporary(), options).map(Rebuilt::Older)
+        }
+    };
     bar.clear();
-    let restored = restored.map_err(Stop::Engine)?;
+    let rebuilt = rebuilt.map_err(Stop::Engine)?;
     let placed = check.run(place.temporary()).and_then(|()| place.put(notes));
     placed.inspect_err(|_| place.abandon())?;
     if check != Check::None {
         notes.info("post-restore integrity check passed");
     }
-    if let Some(gap) = restored.gap {
-        notes.warn(&format!(
-            "the database is older than -timestamp asks for: {} ({gap})",
-            restored.timestamp().rfc3339()
-        ));
+    let mut value = match &rebuilt {
+        Rebuilt::Ltx(restored) => {
+            if let Some(gap) = restored.gap {
+                let time = restored.timestamp().rfc3339();
+                notes.warn(&format!("the database is older than -timestamp asks for: {time} ({gap})"));
+            }
+            summary(restored, store, out, began)
+        }
+        Rebuilt::Older(restored) => older::summary(restored, store, out, began),
+    };
+    if check != Check::None {
+        value["integrity_check"] = check.name().into();
     }
     if flags.json {
-        print_json(&summary(&restored, store, out, check, began))?;
+        print_json(&value)?;
     }
     Ok(())
 }
 
-fn summary(restored: &Restored, store: &Store, out: &Path, check: Check, began: Instant) -> Value {
+fn summary(restored: &Restored, store: &Store, out: &Path, began: Instant) -> Value {
     let mut value = json!({
         "db_path": out.display().to_string(),
         "replica": replica::kind(store),
@@ -119,9 +137,6 @@ fn summary(restored: &Restored, store: &Store, out: &Path, check: Check, began: 
         "bytes": restored.bytes,
         "duration_ms": began.elapsed().as_millis() as u64,
     });
-    if check != Check::None {
-        value["integrity_check"] = check.name().into();
-    }
     if let Some(gap) = restored.gap {
         value["gap"] = json!({ "have": gap.have.to_string(), "next": gap.next.to_string() });
     }
@@ -179,22 +194,45 @@ fn show(plan: &Plan, store: &Store, url: &OsStr, out: &Path, as_json: bool) -> R
     Ok(())
 }
 
-fn target(flags: &RestoreFlags) -> Result<Target, Failure> {
-    match (&flags.txid, &flags.timestamp) {
-        (Some(_), Some(_)) => Err(Failure::new("cannot specify index & timestamp to restore")),
-        (Some(txid), None) => Txid::parse(txid).map(Target::Txid).map_err(|_| {
+/// What is asked for, of LTX files and of 0.3's.
+fn target(flags: &RestoreFlags) -> Result<(Target, Wish), Failure> {
+    if flags.timestamp.is_some() && (flags.txid.is_some() || flags.index.is_some()) {
+        return Err(Failure::new("cannot specify index & timestamp to restore"));
+    }
+    if flags.txid.is_some() && (flags.generation.is_some() || flags.index.is_some()) {
+        return Err(Failure::new(
+            "cannot specify -txid with -generation or -index: transactions are of LTX files, generations of Litestream 0.3",
+        ));
+    }
+    let generation = flags.generation.as_deref().map(Generation::parse).transpose()?;
+    let until = match (&flags.timestamp, &flags.index) {
+        (Some(time), _) => Until::Time(Moment::parse(time).map_err(|_| Failure::new(NO_TIME))?),
+        (None, Some(index)) => Until::Index(index_of(index)?),
+        (None, None) => Until::Latest,
+    };
+    let target = match (&flags.txid, &flags.timestamp) {
+        (Some(txid), _) => Txid::parse(txid).map(Target::Txid).map_err(|_| {
             let text = format!("invalid value {txid:?} for flag -txid: invalid txid format");
             Failure::with_hint(text, "litestream-vfs restore -txid 000000000000002a -o /path/to/db s3://bucket/prefix")
-        }),
-        (None, Some(time)) => before(time).map(Target::Time),
-        (None, None) => Ok(Target::Latest),
-    }
+        })?,
+        (None, Some(time)) => Target::Time(before(time)?),
+        (None, None) => Target::Latest,
+    };
+    Ok((target, Wish { generation, until }))
+}
+
+/// Up to eight hex digits.
+fn index_of(text: &str) -> Result<Index, Failure> {
+    let index = u32::from_str_radix(text, 16).ok().map(Index).filter(|index| *index <= Index::MAX);
+    index.ok_or_else(|| {
+        let text = format!("invalid value {text:?} for flag -index: invalid hexadecimal format");
+        Failure::with_hint(text, "litestream-vfs restore -index 00000002 -o /path/to/db s3://bucket/prefix")
+    })
 }
 
 /// Files have whole milliseconds: strictly before a finer time is strictly before the next of them.
 fn before(text: &str) -> Result<Time, Failure> {
-    let time = DateTime::parse_from_rfc3339(text)
-        .map_err(|_| Failure::new("invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)"))?;
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| Failure::new(NO_TIME))?;
     let finer = time.timestamp_subsec_nanos() % 1_000_000 > 0;
     Ok(Time(time.timestamp_millis() + i64::from(finer)))
 }

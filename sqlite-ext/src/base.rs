@@ -6,12 +6,13 @@
 use crate::api::Api;
 use crate::real::{Mapped, Real, outcome, required};
 use libsqlite3_sys::{
-    SQLITE_BUSY, SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_PENDING, SQLITE_LOCK_RESERVED,
-    SQLITE_LOCK_SHARED, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_READONLY, SQLITE_OPEN_READWRITE, SQLITE_SHM_EXCLUSIVE,
-    SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK, SQLITE_SYNC_NORMAL, sqlite3_file, sqlite3_vfs,
+    SQLITE_BUSY, SQLITE_FCNTL_HAS_MOVED, SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_PENDING,
+    SQLITE_LOCK_RESERVED, SQLITE_LOCK_SHARED, SQLITE_NOTFOUND, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_READONLY,
+    SQLITE_OPEN_READWRITE, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK,
+    SQLITE_SYNC_NORMAL, sqlite3_file, sqlite3_vfs,
 };
 use litestream_engine::base::{BaseFile, BaseVfs, Lock, ReadAt, Region};
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -138,6 +139,19 @@ impl BaseFile for Own {
         let size = i64::try_from(size).map_err(|_| io::Error::other("a size beyond what a file can have"))?;
         // SAFETY: open until dropped, as everywhere in this impl.
         outcome(unsafe { required(self.real.methods().xTruncate)?(self.real.0, size) }, "xTruncate")
+    }
+
+    fn has_moved(&self) -> io::Result<bool> {
+        let mut moved: c_int = 0;
+        // SAFETY: open; this opcode fills in an int.
+        let rc = unsafe {
+            required(self.real.methods().xFileControl)?(
+                self.real.0,
+                SQLITE_FCNTL_HAS_MOVED,
+                (&raw mut moved).cast::<c_void>(),
+            )
+        };
+        if rc == SQLITE_NOTFOUND { Ok(false) } else { outcome(rc, "xFileControl").map(|()| moved != 0) }
     }
 
     fn sync(&self) -> io::Result<()> {

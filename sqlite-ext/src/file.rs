@@ -10,9 +10,9 @@ use crate::pragma;
 use crate::sql::{ASK, Answer as Asked, Question};
 use libsqlite3_sys::{
     SQLITE_BUSY, SQLITE_FCNTL_CKPT_DONE, SQLITE_FCNTL_COMMIT_ATOMIC_WRITE, SQLITE_FCNTL_COMMIT_PHASETWO,
-    SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_LOCK_NONE, SQLITE_LOCK_SHARED,
-    SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, sqlite3_file,
-    sqlite3_io_methods,
+    SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_LOCK_EXCLUSIVE,
+    SQLITE_LOCK_NONE, SQLITE_LOCK_SHARED, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
+    SQLITE_SHM_UNLOCK, sqlite3_file, sqlite3_io_methods,
 };
 use litestream_engine::conn::Answer;
 use std::ffi::{c_char, c_int, c_void};
@@ -87,6 +87,9 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     let before = database.level;
     database.tell((), |conn, _, _| conn.locking(database::lock(level)));
     let rc = forward!(file, xLock, level => SQLITE_IOERR);
+    if level == SQLITE_LOCK_EXCLUSIVE {
+        database.tell((), |conn, _, _| conn.lock_answered());
+    }
     if rc != SQLITE_OK {
         return rc;
     }
@@ -212,6 +215,9 @@ unsafe extern "C" fn x_shm_lock(file: *mut sqlite3_file, slot: c_int, n: c_int, 
     }
     let rc = forward!(file, xShmLock, slot, n, flags => SQLITE_IOERR);
     if rc != SQLITE_OK {
+        if says_something {
+            database.tell((), |conn, _, _| conn.shm_refused(at));
+        }
         return rc;
     }
     let refused = database.slot_granted(slot, n, exclusive)
@@ -219,6 +225,7 @@ unsafe extern "C" fn x_shm_lock(file: *mut sqlite3_file, slot: c_int, n: c_int, 
             && database.tell(Answer::Forward, |conn, _, wal| conn.shm_locked(at, count, exclusive, wal))
                 == Answer::Busy);
     if refused {
+        database.tell((), |conn, _, _| conn.shm_refused(at));
         database.slot_falls(slot, exclusive);
         // As SQLite does: an unlock of the wal-index has no other outcome that matters.
         let _ = forward!(file, xShmLock, slot, n, flags & !SQLITE_SHM_LOCK | SQLITE_SHM_UNLOCK => SQLITE_IOERR);

@@ -23,7 +23,7 @@ pub use encoder::Encoder;
 pub use frame::{FrameReader, MAX_FRAME_HEADER, max_payload};
 pub use header::{HEADER_SIZE, Header};
 pub use index::{Entry, IndexReader, IndexSum, TAIL_SIZE, index_range};
-pub use merge::{check_order, merge};
+pub use merge::{check_order, merge, merge_whole};
 pub use name::{FileInfo, Level, Span, Txid};
 pub use trailer::{TRAILER_SIZE, Trailer};
 

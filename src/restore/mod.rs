@@ -5,9 +5,13 @@
 //! what stood there before are the caller's.
 
 mod claims;
+mod either;
+pub mod older;
 mod piece;
 mod source;
 mod team;
+
+pub use either::{Either, Rebuilt, choose, newest};
 
 use crate::clock::Time;
 use crate::error::{Error, Result};

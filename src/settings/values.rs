@@ -51,6 +51,28 @@ pub fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
+/// Intervals of the compaction levels: `30s,5m,1h`; at most eight, each longer than the one before.
+pub fn levels(text: &str) -> Result<Vec<Duration>, String> {
+    let levels = text.split(',').map(|part| duration(part.trim())).collect::<Result<Vec<_>, _>>()?;
+    let ascends =
+        levels.windows(2).all(|pair| pair[0] < pair[1]) && levels.first().is_some_and(|first| !first.is_zero());
+    if levels.len() > 8 || !ascends {
+        return Err(
+            "must be one to eight intervals, each longer than the one before, for example 30s,5m,1h".to_string()
+        );
+    }
+    Ok(levels)
+}
+
+/// Yes or no, as people write it.
+pub fn yes(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("must be true or false".to_string()),
+    }
+}
+
 /// Bytes: plain, or with `KB`, `MB`, `GB`, `TB` (thousands) or `KiB`, `MiB`, `GiB`, `TiB` (1024s).
 pub fn bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();

@@ -4,11 +4,13 @@
 //! Owns the names and bytes of these files; who may write which, and when, is decided above.
 
 mod codec;
+mod kept;
 mod links;
 mod segment;
 mod stat;
 mod state;
 
+pub use kept::Kept;
 pub use links::{End, Link, Links};
 pub use segment::{After, Head, Segment};
 pub use stat::Stat;

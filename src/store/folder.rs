@@ -4,7 +4,7 @@
 //! and never replaces another. A file's creation time is its mtime.
 
 use super::requests::{Counts, Requests, one};
-use super::{Body, FileInfo, Put};
+use super::{Body, FileInfo, Other, Put};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::limits::{FILE_BUFFER, STALE_TEMPORARY};
@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -113,6 +113,42 @@ impl Folder {
         one(&self.calls.get);
         let opened = open(&self.path(file.level, file.span))?;
         Ok(Box::new(BufReader::with_capacity(FILE_BUFFER, opened)))
+    }
+
+    pub fn list_others(&self, folder: &str) -> Result<Vec<Other>> {
+        one(&self.calls.list);
+        let mut found = Vec::new();
+        let mut folders = vec![folder.to_string()];
+        while let Some(folder) = folders.pop() {
+            let path = self.root.join(&folder);
+            let entries = match fs::read_dir(&path) {
+                Ok(entries) => entries,
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(Error::io("list replica folder", &path, e)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(|e| Error::io("list replica folder", &path, e))?;
+                let file_name = entry.file_name();
+                let Some(name) = file_name.to_str().map(|name| format!("{folder}/{name}")) else { continue };
+                match entry.metadata() {
+                    Ok(about) if about.is_dir() => folders.push(name),
+                    Ok(about) if about.is_file() => {
+                        let modified = about.mtime().saturating_mul(1_000_000_000).saturating_add(about.mtime_nsec());
+                        found.push(Other { name, size: about.len(), modified });
+                    }
+                    Ok(_) => {}
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    Err(e) => return Err(Error::io("stat", entry.path(), e)),
+                }
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    pub fn stream_other(&self, other: &Other) -> Result<Box<dyn Read + Send>> {
+        one(&self.calls.get);
+        Ok(Box::new(BufReader::with_capacity(FILE_BUFFER, open(&self.root.join(&other.name))?)))
     }
 
     pub fn delete(&self, files: &[(Level, Span)]) -> Result<()> {

@@ -69,6 +69,17 @@ impl Body<'_> {
     }
 }
 
+/// An object of a replica that is no LTX file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// Its name, relative to the replica.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was stored, by the store's own clock (file times), in nanoseconds since the Unix epoch.
+    pub modified: i64,
+}
+
 /// The store of one replica.
 pub struct Store {
     url: ReplicaUrl,
@@ -146,6 +157,23 @@ impl Store {
         match &self.home {
             Home::Folder(folder) => folder.stream(file),
             Home::Object(object) => object.stream(file),
+        }
+    }
+
+    /// Every object below `folder` (a path inside the replica), in order of names; of a folder that does not exist, none.
+    /// For formats that are only read.
+    pub fn list_others(&self, folder: &str) -> Result<Vec<Other>> {
+        match &self.home {
+            Home::Folder(home) => home.list_others(folder),
+            Home::Object(object) => object.list_others(folder),
+        }
+    }
+
+    /// Such an object from its start, as [`Store::stream`]. Missing: `Error::NoBackup`, now or by its first `read`.
+    pub fn stream_other(&self, other: &Other) -> Result<Box<dyn Read + Send>> {
+        match &self.home {
+            Home::Folder(folder) => folder.stream_other(other),
+            Home::Object(object) => object.stream_other(other),
         }
     }
 

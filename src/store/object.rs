@@ -11,7 +11,7 @@ use super::job::Job;
 use super::replica_url::ReplicaUrl;
 use super::requests::{Counts, Requests, one};
 use super::stream::Stream;
-use super::{FileInfo, region};
+use super::{FileInfo, Other, region};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::limits::{DELETE_BATCH, NO_PROGRESS};
@@ -19,7 +19,7 @@ use crate::ltx::{Level, Span};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
-use object_store::{Attribute, GetOptions, GetRange, ObjectStore};
+use object_store::{Attribute, GetOptions, GetRange, ObjectMeta, ObjectStore};
 use std::future::Future;
 use std::io::Read;
 use std::ops::Range;
@@ -68,18 +68,7 @@ impl Object {
     pub fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
         let link = self.link()?;
         let folder = link.cloud.level(level);
-        let prefix = key(&folder)?;
-        let store = Arc::clone(&link.store);
-        let found = link.call("list", &folder, async move { store.list(Some(&prefix)).try_collect::<Vec<_>>().await });
-        // A prefix without objects is an empty answer. Whoever says 404 is not the store that is meant, and must
-        // never be taken for an empty replica.
-        let found = found.map_err(|e| match e {
-            Error::NoBackup(_) => Error::Refused(format!(
-                "replica {}: cannot list: {} answered 404; correct bucket or endpoint",
-                self.url, link.wire.home
-            )),
-            other => other,
-        })?;
+        let found = self.below(&link, &folder)?;
         let mut files: Vec<FileInfo> = found
             .into_iter()
             .filter_map(|meta| {
@@ -90,6 +79,44 @@ impl Object {
             .collect();
         files.sort_by_key(|file| file.span);
         Ok(files)
+    }
+
+    /// What stands below a prefix.
+    fn below(&self, link: &Link, folder: &str) -> Result<Vec<ObjectMeta>> {
+        let prefix = key(folder)?;
+        let store = Arc::clone(&link.store);
+        let found = link.call("list", folder, async move { store.list(Some(&prefix)).try_collect::<Vec<_>>().await });
+        // A prefix without objects is an empty answer. Whoever says 404 is not the store that is meant, and must
+        // never be taken for an empty replica.
+        found.map_err(|e| match e {
+            Error::NoBackup(_) => Error::Refused(format!(
+                "replica {}: cannot list: {} answered 404; correct bucket or endpoint",
+                self.url, link.wire.home
+            )),
+            other => other,
+        })
+    }
+
+    pub fn list_others(&self, folder: &str) -> Result<Vec<Other>> {
+        let link = self.link()?;
+        let root = link.cloud.inside(folder);
+        let mut others: Vec<Other> = self
+            .below(&link, &root)?
+            .into_iter()
+            .filter_map(|meta| {
+                let name = format!("{folder}{}", meta.location.as_ref().strip_prefix(&root)?);
+                let modified = meta.last_modified.timestamp_nanos_opt()?;
+                Some(Other { name, size: meta.size, modified })
+            })
+            .collect();
+        others.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(others)
+    }
+
+    pub fn stream_other(&self, other: &Other) -> Result<Box<dyn Read + Send>> {
+        let link = self.link()?;
+        let name = link.cloud.inside(&other.name);
+        Ok(Box::new(Stream::new(link, name, other.size)?))
     }
 
     pub fn created(&self, file: &FileInfo) -> Result<Time> {

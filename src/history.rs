@@ -1,0 +1,313 @@
+//! The upkeep of one replica by its Leader: does what is due, one thing at a time, on a thread that exists only
+//! while it works. Uploads of new commits never wait for it.
+//!
+//! What the replica holds was listed once, when the Leader took over; from then on every file that is stored or
+//! deleted is noted, so that nothing is asked of the store while nothing is due.
+
+use crate::clock::Time;
+use crate::compactor::{self, Inputs, Merged};
+use crate::db::Db;
+use crate::due::{Due, Merge, Schedule, Work, due};
+use crate::error::{Error, Result};
+use crate::limits::UPKEEP_BACKOFF;
+use crate::ltx::{FileInfo, Level, Span};
+use crate::manifest::Manifest;
+use crate::retention;
+use crate::spool::{Kept, remove};
+use crate::store::Store;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+/// What the status names as the place of an error.
+const WHAT: &str = "compaction and retention";
+
+/// The upkeep.
+pub(crate) struct History {
+    schedule: Schedule,
+    manifest: Manifest,
+    kept: Kept,
+    job: Option<Job>,
+    /// Nothing is due before this; `None` until something is stored.
+    next: Option<Time>,
+    failures: u32,
+    /// Levels that cannot be made for now, and until when.
+    barred: Vec<(Level, Time)>,
+}
+
+/// Whose upkeep.
+pub(crate) struct Site<'a> {
+    pub(crate) db: &'a Arc<Db>,
+    pub(crate) store: &'a Arc<Store>,
+    /// The database that this Leader leads.
+    pub(crate) inode: u64,
+    /// Bytes of the database, 0 where unknown.
+    pub(crate) database: u64,
+}
+
+/// Something is being done.
+struct Job {
+    work: Work,
+    permit: Arc<Permit>,
+    thread: JoinHandle<Result<Done>>,
+}
+
+/// What was done.
+enum Done {
+    Merged(Merged),
+    Deleted,
+    /// A planned file was gone: the replica was listed anew.
+    Learnt(Vec<FileInfo>),
+}
+
+/// Taken back when the Leader leaves: a thread that is still at work then neither puts nor deletes.
+#[derive(Default)]
+struct Permit(Mutex<bool>);
+
+impl Permit {
+    fn taken_back(&self) -> MutexGuard<'_, bool> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn check(&self) -> Result<()> {
+        if *self.taken_back() { Err(Error::Busy("this process leads no more".into())) } else { Ok(()) }
+    }
+}
+
+impl History {
+    /// Begins with what a listing showed.
+    pub(crate) fn begin(db: &Db, schedule: &Schedule, listing: Vec<FileInfo>) -> Result<History> {
+        Ok(History {
+            schedule: schedule.clone(),
+            manifest: Manifest::learnt(listing),
+            kept: Kept::begin(db.spool())?,
+            job: None,
+            next: Some(Time(i64::MIN)),
+            failures: 0,
+            barred: Vec::new(),
+        })
+    }
+
+    /// What the replica holds.
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// A file was stored; its local copy is kept for the next compaction.
+    pub(crate) fn stored(&mut self, db: &Db, info: FileInfo, path: &Path, now: Time) -> Result<()> {
+        let (level, span, size) = (info.level, info.span, info.size);
+        self.manifest.add(info, now);
+        if self.failures == 0 {
+            self.next = Some(Time(i64::MIN));
+        }
+        if level == Level::RAW {
+            match self.kept.take(level, span, size, path) {
+                Ok(()) => return Ok(()),
+                Err(e) => db.note(WHAT, &e),
+            }
+        }
+        remove(path)
+    }
+
+    /// True where nothing is under way: it may serve another Leader of this process.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.job.is_none()
+    }
+
+    /// True while something is being done, or is due and not merely waiting for a better time.
+    pub(crate) fn is_busy(&self, now: Time) -> bool {
+        self.job.is_some() || (self.failures == 0 && self.next.is_some_and(|next| next <= now))
+    }
+
+    /// Takes up what was done and begins what is due. Costs nothing where it is not time.
+    pub(crate) fn turn(&mut self, site: &Site<'_>, now: Time) {
+        if let Some(job) = self.job.take_if(|job| job.thread.is_finished()) {
+            let result = job.thread.join().unwrap_or_else(|_| Err(Error::State("its thread panicked".into())));
+            self.take_up(site, &job.work, result, now);
+        }
+        if self.job.is_some() || self.next.is_none_or(|next| now < next) {
+            return;
+        }
+        self.barred.retain(|(_, until)| now < *until);
+        let barred: Vec<Level> = self.barred.iter().map(|(level, _)| *level).collect();
+        self.next = match due(&self.manifest, &self.schedule, site.database, &barred, now) {
+            Due::Now(work) => match self.start(site, work.clone()) {
+                Ok(()) => Some(now),
+                Err(e) => {
+                    self.take_up(site, &work, Err(e), now);
+                    return;
+                }
+            },
+            Due::At(time) => Some(self.barred.iter().map(|(_, until)| *until).fold(time, Time::min)),
+            Due::Never => self.barred.iter().map(|(_, until)| *until).min(),
+        };
+    }
+
+    fn start(&mut self, site: &Site<'_>, work: Work) -> Result<()> {
+        let permit = Arc::new(Permit::default());
+        let task = Task {
+            db: Arc::clone(site.db),
+            store: Arc::clone(site.store),
+            inode: site.inode,
+            permit: Arc::clone(&permit),
+        };
+        let todo: Box<dyn FnOnce() -> Result<Done> + Send> = match work.clone() {
+            Work::Merge(merge) => {
+                let path = |info: &FileInfo| Some((info.span, self.kept.path(info.level, info.span)?));
+                let local: HashMap<Span, PathBuf> = merge.inputs.iter().filter_map(path).collect();
+                let out = self.kept.folder()?.join(format!("new-{:016x}", crate::spool::random()));
+                Box::new(move || task.merge(&merge, &local, &out))
+            }
+            Work::Delete(files) => {
+                retention::check(&self.manifest, &files)?;
+                Box::new(move || task.delete(&files))
+            }
+        };
+        let db = Arc::clone(site.db);
+        let thread = std::thread::Builder::new().name("litestream-upkeep".into()).spawn(move || {
+            let done = todo();
+            db.call();
+            done
+        });
+        let thread = thread.map_err(|e| Error::Busy(format!("no thread: {e}")))?;
+        self.job = Some(Job { work, permit, thread });
+        Ok(())
+    }
+
+    fn take_up(&mut self, site: &Site<'_>, work: &Work, result: Result<Done>, now: Time) {
+        let noted = result.and_then(|done| {
+            match (work, done) {
+                (_, Done::Learnt(listing)) => {
+                    let since: Vec<_> = self.manifest.files().cloned().collect();
+                    let known: Vec<FileInfo> = listing;
+                    self.manifest = Manifest::learnt(known);
+                    let newest = self.manifest.newest().map(|info| info.span.max).unwrap_or_default();
+                    for held in since.into_iter().filter(|held| held.span().min > newest) {
+                        self.manifest.add(held.info, held.known);
+                    }
+                }
+                (Work::Merge(merge), Done::Merged(merged)) => self.merged(merge, &merged, now)?,
+                (Work::Delete(files), _) => self.manifest.remove(files),
+                (Work::Merge(_), Done::Deleted) => {}
+            }
+            Ok(())
+        });
+        match noted {
+            Ok(()) => {
+                if self.failures > 0 {
+                    site.db.report.over(WHAT);
+                }
+                self.failures = 0;
+                self.next = Some(now);
+            }
+            Err(e) => self.failed(site, work, &e, now),
+        }
+    }
+
+    fn merged(&mut self, merge: &Merge, merged: &Merged, now: Time) -> Result<()> {
+        let info = merged.info(merge.level);
+        let reached = info.span.max;
+        self.manifest.add(info.clone(), now);
+        if merge.level < self.schedule.top() {
+            self.kept.take(merge.level, info.span, info.size, &merged.path)?;
+        } else {
+            remove(&merged.path)?;
+        }
+        match merge.level.get().checked_sub(1).and_then(Level::new) {
+            Some(below) if merge.level != Level::SNAPSHOT => self.kept.release(below, reached),
+            _ => Ok(()),
+        }
+    }
+
+    /// What may be better later is tried again soon; a file that is damaged, or in the way, only much later, and
+    /// without holding up the other levels.
+    fn failed(&mut self, site: &Site<'_>, work: &Work, e: &Error, now: Time) {
+        site.db.note(WHAT, e);
+        let (first, last) = UPKEEP_BACKOFF;
+        let level = match work {
+            Work::Merge(merge) => Some(merge.level),
+            Work::Delete(_) => None,
+        };
+        match level.filter(|_| !e.is_transient()) {
+            Some(level) => {
+                self.barred.push((level, later(now, crate::limits::GRACE)));
+                self.next = Some(now);
+                self.failures = 0;
+            }
+            None => {
+                self.failures = self.failures.saturating_add(1);
+                let pause = first.saturating_mul(1 << (self.failures - 1).min(16)).min(last);
+                self.next = Some(later(now, pause));
+            }
+        }
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        if let Some(job) = &self.job {
+            *job.permit.taken_back() = true;
+        }
+    }
+}
+
+fn later(time: Time, pause: std::time::Duration) -> Time {
+    Time(time.0.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// What the thread needs.
+struct Task {
+    db: Arc<Db>,
+    store: Arc<Store>,
+    inode: u64,
+    permit: Arc<Permit>,
+}
+
+impl Task {
+    fn merge(&self, merge: &Merge, local: &HashMap<Span, PathBuf>, out: &Path) -> Result<Done> {
+        let inputs = Inputs {
+            store: &self.store,
+            local: &|info| local.get(&info.span).cloned(),
+            go_on: &|| self.permit.check(),
+        };
+        let merged = match compactor::merge(&inputs, merge, out) {
+            Err(Error::NoBackup(_)) => return Ok(Done::Learnt(list(&self.store)?)),
+            other => other?,
+        };
+        let put = self.still_leads().and_then(|()| compactor::put(&self.store, merge.level, &merged));
+        if put.is_err() {
+            // The reason of the failure says more than one about a temporary file.
+            let _ = remove(out);
+        }
+        put.map(|()| Done::Merged(merged))
+    }
+
+    fn delete(&self, files: &[(Level, Span)]) -> Result<Done> {
+        self.still_leads()?;
+        retention::delete(&self.store, files).map(|()| Done::Deleted)
+    }
+
+    /// As before each put of the Leader. Asked under the permit: a lock that was given back is never taken again here.
+    fn still_leads(&self) -> Result<()> {
+        let taken_back = self.permit.taken_back();
+        let inode = crate::spool::Stat::of(self.db.path())?.map(|stat| stat.inode);
+        let spool = self.db.spool();
+        let leads = !*taken_back && spool.exists() && inode == Some(self.inode) && self.db.leadership.hold(spool)?;
+        if leads { Ok(()) } else { Err(Error::Busy("another process leads".into())) }
+    }
+}
+
+/// Every file of a replica.
+pub(crate) fn list(store: &Store) -> Result<Vec<FileInfo>> {
+    let mut listing = Vec::new();
+    for level in Level::all() {
+        listing.extend(store.list(level)?);
+    }
+    Ok(listing)
+}
+
+/// The newest file of a replica; of equals the lowest level's.
+pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
+    Ok(Manifest::learnt(list(store)?).newest().cloned())
+}

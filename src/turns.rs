@@ -1,0 +1,205 @@
+//! Within this process, SQLite's locks are the host's first: the engine's own reader takes its turn only while no
+//! connection is about to take what the reader would refuse, and hands it back when one comes.
+//!
+//! Between processes the locks themselves decide; inside one they would let the host see BUSY (EXCLUSIVE at a commit or
+//! a close, a checkpoint) where it is alone with its database.
+
+use crate::db::lock;
+use crate::limits;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Instant;
+
+/// The turns at one database in this process.
+#[derive(Default)]
+pub(crate) struct Turns {
+    held: Mutex<Held>,
+    over: Condvar,
+    asked: AtomicBool,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Connections between asking for a lock and the base's answer, or inside a checkpoint.
+    hosts: u32,
+    /// The file that is read, by inode, and since when.
+    reading: Option<(u64, Instant)>,
+}
+
+impl Turns {
+    /// The reader's turn at the file with this inode; `None` while the host has it.
+    pub(crate) fn read(&self, inode: u64) -> Option<Reading<'_>> {
+        let mut held = lock(&self.held);
+        if held.hosts > 0 || held.reading.is_some() {
+            return None;
+        }
+        held.reading = Some((inode, Instant::now()));
+        self.asked.store(false, Ordering::Relaxed);
+        Some(Reading(self))
+    }
+
+    /// Somebody waits for the reader to let go.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Before EXCLUSIVE is asked for: the reader lets go, within a bounded time. Paired with `leave`.
+    pub(crate) fn enter(&self) {
+        let mut held = lock(&self.held);
+        held.hosts += 1;
+        if held.reading.is_some() {
+            self.asked.store(true, Ordering::Relaxed);
+            let waited = self.over.wait_timeout_while(held, limits::GIVE_WAY, |held| held.reading.is_some());
+            drop(waited);
+        }
+    }
+
+    /// Before a checkpoint's lock: a short reading is waited for; while a long one lasts the checkpoint could gain
+    /// little, and `false` says so at once. Paired with `leave` where it is true.
+    pub(crate) fn enter_checkpoint(&self) -> bool {
+        let mut held = lock(&self.held);
+        held.hosts += 1;
+        if let Some((_, since)) = held.reading {
+            let patience = limits::CHECKPOINT_WAITS.saturating_sub(since.elapsed());
+            let waited = self.over.wait_timeout_while(held, patience, |held| held.reading.is_some());
+            held = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            if held.reading.is_some() {
+                held.hosts -= 1;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The base has answered, or the checkpoint is over.
+    pub(crate) fn leave(&self) {
+        let mut held = lock(&self.held);
+        held.hosts = held.hosts.saturating_sub(1);
+    }
+
+    /// A file of this inode was opened by the database's name. A reader of another file, deleted since, holds that one's
+    /// wal-index, which is found by name too: it is gone before the new file's is made.
+    pub(crate) fn opened(&self, inode: u64) {
+        let other = |held: &mut Held| held.reading.is_some_and(|(read, _)| read != inode);
+        let mut held = lock(&self.held);
+        if other(&mut held) {
+            self.asked.store(true, Ordering::Relaxed);
+            drop(self.over.wait_timeout_while(held, limits::GIVE_WAY, other));
+        }
+    }
+
+    fn over(&self) {
+        lock(&self.held).reading = None;
+        self.over.notify_all();
+    }
+}
+
+/// The reader's turn; given back when dropped, after the locks.
+pub(crate) struct Reading<'a>(&'a Turns);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.over();
+    }
+}
+
+/// What one connection has claimed.
+#[derive(Default)]
+pub(crate) struct Claim {
+    locking: bool,
+    checkpoint: bool,
+}
+
+impl Claim {
+    /// See [`Turns::enter`].
+    pub(crate) fn lock(&mut self, turns: &Turns) {
+        if !self.locking {
+            turns.enter();
+            self.locking = true;
+        }
+    }
+
+    /// The base has answered.
+    pub(crate) fn answered(&mut self, turns: &Turns) {
+        if std::mem::take(&mut self.locking) {
+            turns.leave();
+        }
+    }
+
+    /// See [`Turns::enter_checkpoint`].
+    pub(crate) fn checkpoint(&mut self, turns: &Turns) -> bool {
+        self.checkpoint = self.checkpoint || turns.enter_checkpoint();
+        self.checkpoint
+    }
+
+    /// The checkpoint is over, or did not begin.
+    pub(crate) fn checkpointed(&mut self, turns: &Turns) {
+        if std::mem::take(&mut self.checkpoint) {
+            turns.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const LONGEST: Duration = limits::GIVE_WAY;
+
+    /// Goal: who asks for EXCLUSIVE never meets the reader. Method: a reader on another thread that lets go when asked.
+    #[test]
+    fn exclusive_waits_until_the_reader_has_let_go() {
+        let turns = Turns::default();
+        std::thread::scope(|scope| {
+            let reading = turns.read(1).expect("nobody is there");
+            scope.spawn(|| {
+                while !turns.is_asked() {
+                    std::thread::yield_now();
+                }
+                drop(reading);
+            });
+            let began = Instant::now();
+            turns.enter();
+            assert!(began.elapsed() < LONGEST, "the reader was asked and let go");
+            assert!(turns.read(1).is_none(), "no reader begins while the host asks for its lock");
+            turns.leave();
+            assert!(turns.read(1).is_some(), "then it may");
+        });
+    }
+
+    /// Goal: a checkpoint waits for a short reading and not for a long one. Method: a reading that does not end.
+    #[test]
+    fn a_checkpoint_waits_a_moment_only() {
+        let turns = Turns::default();
+        let reading = turns.read(1);
+        assert!(!turns.enter_checkpoint(), "the reading goes on");
+        let began = Instant::now();
+        assert!(!turns.enter_checkpoint(), "and on");
+        assert!(began.elapsed() < limits::CHECKPOINT_WAITS, "it is long by now: nobody waits for it again");
+        drop(reading);
+        assert!(turns.enter_checkpoint());
+        assert!(turns.read(1).is_none(), "no reader begins inside a checkpoint");
+        turns.leave();
+    }
+
+    /// Goal: a reader of a deleted file is gone before the next file of that name is used. Method: two inodes.
+    #[test]
+    fn a_new_file_waits_for_the_reader_of_the_old_one() {
+        let turns = Turns::default();
+        let reading = turns.read(1);
+        let began = Instant::now();
+        turns.opened(1);
+        assert!(began.elapsed() < LONGEST, "the same file: nothing to wait for");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !turns.is_asked() {
+                    std::thread::yield_now();
+                }
+                drop(reading);
+            });
+            turns.opened(2);
+            assert!(turns.read(2).is_some(), "the reader of the old file is gone");
+        });
+    }
+}

@@ -1,0 +1,198 @@
+"""What the suites share: a place to run in, plain and with ours as the default VFS and replicating, as nobody; the
+proof that ours was used; the comparison of the databases left behind with their replicas.
+
+A run is one program in a folder of its own. Both sides are the same binary: only the environment differs.
+"""
+import os
+import pathlib
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RELEASE = ROOT / "target" / "release"
+NOBODY = 65534
+# Tests of file permissions fail for root whatever the VFS.
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.getuid() == 0 else []
+SIDES = ("plain", "ours")
+# Seconds that the settling of one database may take, and its restore.
+SETTLE = 60
+
+
+class Workspace:
+    """A folder that nobody may write to, with copies of the programs: the clone may lie where only root can look."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="litestream-suites-"))
+        self.folder.chmod(0o755)
+        self.library = self.take(RELEASE / "liblitestream_vfs.so")
+        self.replicas = self.writable("replicas")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if os.environ.get("SUITES_KEEP"):
+            print(f"kept: {self.folder}")
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def take(self, path, name=None):
+        """Copies a file or a folder."""
+        path, target = pathlib.Path(path), self.folder / (name or pathlib.Path(path).name)
+        if path.is_dir():
+            shutil.copytree(path, target, symlinks=True)
+        else:
+            shutil.copy2(path, target)
+        return target
+
+    def writable(self, name):
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        return folder
+
+    def environment(self, run):
+        """What makes ours the default VFS and gives every database below the run's folder a replica."""
+        return {
+            "SUITES_LIBRARY": str(self.library),
+            "SUITES_USED": str(run / "used.log"),
+            "LITESTREAM_DB": f"{run}/**",
+            "LITESTREAM_REPLICA_URL": f"file://{self.replicas}/{{path}}",
+            "LITESTREAM_RESTORE": "never",
+        }
+
+    def run(self, side, name, command, limit, environment=()):
+        """Runs a command in a folder of its own; the folder, the exit code (None: stopped at the limit), its output and the
+        seconds that it took."""
+        folder = self.writable(f"{side}/{name}")
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("LITESTREAM_", "SUITES_"))}
+        env["HOME"] = env["TMPDIR"] = str(folder)
+        if side == "ours":
+            env.update(self.environment(folder))
+        env.update(environment)
+        began = time.monotonic()
+        log = folder / "output.log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(AS_NOBODY + [str(part) for part in command], cwd=folder, env=env, stdout=out,
+                                       stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+            try:
+                code = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.wait()
+                code = None
+        return Run(folder, code, log.read_text(errors="replace"), time.monotonic() - began)
+
+
+class Run:
+    """One run of a program."""
+
+    def __init__(self, folder, code, output, seconds):
+        self.folder, self.code, self.output, self.seconds = folder, code, output, seconds
+
+    def starts(self):
+        """Processes whose default VFS was ours, by the line that each of them wrote."""
+        log = self.folder / "used.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return sum(line.startswith("litestream ") for line in lines)
+
+
+class Proof:
+    """What was replicated in a folder of replicas: databases, LTX files, bytes."""
+
+    def __init__(self, folder):
+        files = [path for path in pathlib.Path(folder).rglob("*.ltx")]
+        self.files = len(files)
+        self.databases = len({path.parent.parent.parent for path in files})
+        self.bytes = sum(path.stat().st_size for path in files)
+
+    def __str__(self):
+        return f"{self.databases} databases replicated, {self.files} LTX files, {self.bytes / 1e6:.1f} MB"
+
+
+def left_behind(folder):
+    """The databases below a folder that have a Spool: replicated once, and still there."""
+    for spool in sorted(pathlib.Path(folder).rglob(".*-litestream")):
+        database = spool.with_name(spool.name[1:].removesuffix("-litestream"))
+        if database.is_file() and database.stat().st_size > 0:
+            yield database
+
+
+def content(path):
+    """Every page of a database, without a WAL or journal; how SQLite would see it."""
+    database = sqlite3.connect(path)
+    try:
+        database.execute("PRAGMA journal_mode = DELETE").fetchall()
+    finally:
+        database.close()
+    return path.read_bytes()
+
+
+def same(one, other):
+    """Whether two databases hold the same pages. The journal mode, the change counter and the version number that
+    follows it (bytes 18, 19, 24 to 27, 92 to 99) belong to the file."""
+    own = lambda raw: raw[:18] + raw[20:24] + raw[28:92] + raw[100:]
+    return own(one) == own(other)
+
+
+def compare(workspace, preload, run):
+    """Settles each database that a run left behind (one more connection through ours, which recovers and stores what a
+    killed process left) and compares it with its restored replica. The number compared and what differs."""
+    env = dict(os.environ, LD_PRELOAD=str(preload), **workspace.environment(run.folder))
+    compared, problems = 0, []
+    for database in left_behind(run.folder):
+        place = database.relative_to(run.folder)
+        settle = ("import sqlite3, sys\n"
+                  "db = sqlite3.connect(sys.argv[1])\n"
+                  "db.execute('PRAGMA schema_version').fetchall()\n"
+                  "print(db.execute('SELECT litestream_sync(30)').fetchall())\n")
+        try:
+            settled = subprocess.run(AS_NOBODY + ["/usr/bin/python3", "-c", settle, str(database)], env=env, cwd=run.folder,
+                                     capture_output=True, text=True, timeout=SETTLE)
+        except subprocess.TimeoutExpired:
+            problems.append(f"{place}: settling it took longer than {SETTLE} s")
+            continue
+        if settled.returncode != 0:
+            # Some tests leave what is no database any more on purpose: what plain SQLite cannot read either.
+            try:
+                plain = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+                plain.execute("PRAGMA schema_version").fetchall()
+                plain.close()
+                problems.append(f"{place}: {settled.stderr.strip().splitlines()[-1:]}")
+            except sqlite3.Error:
+                pass
+            continue
+        scratch = pathlib.Path(tempfile.mkdtemp(dir=workspace.folder))
+        try:
+            for suffix in ("", "-wal", "-journal"):
+                if database.with_name(database.name + suffix).exists():
+                    shutil.copy(f"{database}{suffix}", scratch / f"local{suffix}")
+            replica = f"file://{workspace.replicas}{database}"
+            restored = subprocess.run([RELEASE / "litestream-vfs", "restore", "-o", scratch / "restored", replica],
+                                      capture_output=True, text=True, timeout=SETTLE)
+            if restored.returncode != 0:
+                problems.append(f"{place}: {restored.stderr.strip()}")
+                continue
+            compared += 1
+            if not same(content(scratch / "local"), content(scratch / "restored")):
+                problems.append(f"{place}: its replica holds something else")
+                if os.environ.get("SUITES_KEEP"):
+                    problems[-1] += f" ({scratch})"
+                    continue
+        except sqlite3.Error as error:
+            problems.append(f"{place}: {error}")
+        finally:
+            if not (problems and problems[-1].endswith(f"({scratch})")):
+                shutil.rmtree(scratch, ignore_errors=True)
+    return compared, problems
+
+
+def build_preload(folder):
+    """The preload library that gives ours to programs whose SQLite is a shared library."""
+    target = pathlib.Path(folder) / "preload.so"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", target, ROOT / "tests/suites/preload.c", "-ldl"], check=True)
+    target.chmod(0o755)
+    return target

@@ -1,0 +1,131 @@
+"""SQLite's own tests (its TCL suite), plain and with ours as the default VFS and replicating: no test may fail that
+passes plain, our VFS must really have been used, and the databases left behind must equal their replicas.
+
+`sqlite.py` runs the files that test storage; `sqlite.py --all` all of veryquick; `sqlite.py NAME.test ...` some. `--release sid`
+takes Debian's newest SQLite.
+"""
+import argparse
+import concurrent.futures
+import fnmatch
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import harness
+
+STORAGE = ["wal*", "crash*", "pager*", "lock*", "journal*", "exclusive*", "vacuum*", "backup*", "mmap*", "syscall", "io"]
+# Minutes each, and nothing that the others lack: `--slow` takes them along.
+SLOW = {"walcrash3", "walslow", "walthread", "walbig"}
+LIMIT = 600
+VERYQUICK_LIMIT = 3600
+
+
+class Result:
+    """What a test program's closing lines say."""
+
+    def __init__(self, run):
+        closing = re.findall(r"^(\d+) errors out of (\d+) tests", run.output, re.M)
+        self.errors, self.tests = map(int, closing[-1]) if closing else (None, None)
+        self.failed = set()
+        for line in re.findall(r"^!?Failures on these tests: (.*)", run.output, re.M):
+            self.failed.update(line.split())
+        self.run = run
+
+    def finished(self):
+        return self.errors is not None
+
+
+def judge(name, plain, ours):
+    """What ours fails and plain does not."""
+    if not ours.finished():
+        if not plain.finished():
+            return []
+        how = "stopped at the time limit" if ours.run.code is None else f"ended with {ours.run.code}"
+        tail = "\n      ".join(ours.run.output.splitlines()[-12:])
+        return [f"{name}: {how} before its last test:\n      {tail}"]
+    new = sorted(ours.failed - plain.failed)
+    return [f"{name}: {test}\n      " + "\n      ".join(detail(ours.run.output, test)) for test in new]
+
+
+def detail(output, test):
+    """The lines in which a test says what it expected and got."""
+    lines = [line for line in output.splitlines() if line.startswith(f"! {test} ")]
+    return [line[:400] for line in lines[:4]]
+
+
+def chosen(folder, patterns, slow):
+    names = sorted(path.stem for path in (folder / "source/test").glob("*.test"))
+    wanted = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    return [name for name in wanted if slow or name not in SLOW]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", help="names of test files")
+    parser.add_argument("--release", default="here", help="`here`, or a Debian release such as sid")
+    parser.add_argument("--all", action="store_true", help="all of veryquick, in one process for each side")
+    parser.add_argument("--slow", action="store_true", help="also the files that take minutes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    prepare = [harness.ROOT / "tests/suites/prepare", options.release]
+    folder = pathlib.Path(subprocess.run(prepare, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+    began = time.monotonic()
+    with harness.Workspace() as workspace:
+        fixture = workspace.take(folder / "build/suites/testfixture")
+        for part in ("test", "ext"):
+            workspace.take(folder / "source" / part)
+        preload = harness.build_preload(workspace.folder)
+        if options.all:
+            names, limit = ["veryquick"], VERYQUICK_LIMIT
+        else:
+            patterns = [name.removesuffix(".test") for name in options.files] or STORAGE
+            names, limit = chosen(folder, patterns, options.slow or bool(options.files)), LIMIT
+
+        def one(side, name):
+            run = workspace.run(side, name, [fixture, workspace.folder / "test" / f"{name}.test"], limit)
+            compared = harness.compare(workspace, preload, run) if side == "ours" else None
+            return Result(run), compared
+
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            # The longest first would be better still; the sides of one file at the same time meet the same load.
+            started = {(side, name): pool.submit(one, side, name) for name in names for side in harness.SIDES}
+            problems, totals = [], {side: [0, 0, 0.0] for side in harness.SIDES}
+            starts = compared = 0
+            for name in names:
+                plain, ours = (started[side, name].result()[0] for side in harness.SIDES)
+                count, differing = started["ours", name].result()[1]
+                compared += count
+                starts += ours.run.starts()
+                found = judge(name, plain, ours) + [f"{name}: {problem}" for problem in differing]
+                if ours.run.starts() == 0:
+                    found.append(f"{name}: our VFS was not used")
+                problems += found
+                for side, result in (("plain", plain), ("ours", ours)):
+                    totals[side][0] += result.tests or 0
+                    totals[side][1] += result.errors or 0
+                    totals[side][2] += result.run.seconds
+                slow = ours.run.seconds / max(plain.run.seconds, 0.01)
+                print(f"{name:16} plain {plain.tests} tests, {plain.errors} errors, {plain.run.seconds:.1f} s; "
+                      f"ours {ours.tests}, {ours.errors}, {ours.run.seconds:.1f} s ({slow:.2f}); "
+                      f"{count} databases equal their replicas", flush=True)
+                for problem in found:
+                    print(f"  FAILED {problem}", flush=True)
+        proof = harness.Proof(workspace.replicas)
+        if proof.files == 0:
+            problems.append("nothing was replicated")
+        for side, (tests, errors, seconds) in totals.items():
+            print(f"{side}: {tests} tests, {errors} errors, {seconds:.0f} s in test programs")
+        print(f"ours: {starts} processes with our VFS as the default; {proof}; {compared} databases left behind "
+              f"compared with their replicas; {time.monotonic() - began:.0f} s in all")
+        for problem in problems:
+            print(f"FAILED {problem}")
+        passed = totals["ours"][0] + compared - totals["ours"][1]
+        print(f"test-sqlite: {passed} passed, {len(problems)} failed")
+        return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
