@@ -207,7 +207,7 @@ fn what_happens_while_we_have_it_closed_is_replicated() {
 fn one_foreign_process_in_four_is_healed() {
     play();
     let first = std::env::var("LITESTREAM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let rounds = std::env::var("LITESTREAM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(12);
+    let rounds = std::env::var("LITESTREAM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(4);
     println!("seeds {first}..{}", first + rounds);
     for seed in first..first + rounds {
         let mut dice = Dice::new(seed);
