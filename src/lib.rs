@@ -43,6 +43,7 @@ pub mod restore;
 pub mod retention;
 mod rollback;
 pub mod uploader;
+pub mod verify;
 
 // life
 mod board;
