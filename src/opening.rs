@@ -8,11 +8,7 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
-<<<<<<< HEAD
 use crate::history;
-=======
-use crate::history::newest;
->>>>>>> history
 use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
 use crate::limits;
@@ -75,7 +71,7 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     db.leadership.resign();
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::newest(&store));
     let beyond = match looked {
         Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
         Err(e) => {

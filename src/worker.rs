@@ -76,19 +76,11 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
-<<<<<<< HEAD
                     let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
                     if !is_busy && !Leading::may_compete(self.db, false) {
                         // Blind: what others commit would be seen by nobody.
                         self.stop_leading();
                     }
-=======
-                    if !Leading::may_compete(self.db, false) {
-                        // Blind: what others commit would be seen by nobody.
-                        self.resign();
-                    }
-                    let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
->>>>>>> history
                     if !is_busy && self.end(false) {
                         return;
                     }
@@ -211,7 +203,6 @@ impl<'a> Worker<'a> {
         if self.db.connections() > 0 && !forced {
             return false;
         }
-<<<<<<< HEAD
         // The lock goes before the next worker of this process may begin: fcntl does not part the two.
         let db = self.db;
         db.may_end(forced, || self.stop_leading())
@@ -219,17 +210,6 @@ impl<'a> Worker<'a> {
 
     /// Lets another process lead.
     fn stop_leading(&mut self) {
-=======
-        if !self.db.may_end(forced) {
-            return false;
-        }
-        self.resign();
-        true
-    }
-
-    /// Another process may lead.
-    fn resign(&mut self) {
->>>>>>> history
         if let Some(leading) = self.leading.take() {
             if let Err(e) = leading.leave() {
                 self.db.note("state", &e);

@@ -35,13 +35,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "life",
         &[
-<<<<<<< HEAD
             "board", "history", "turns", "registry", "opening", "db", "conn", "rollback", "worker", "leader",
             "leading", "finding", "copy", "report", "status",
-=======
-            "board", "registry", "opening", "history", "db", "conn", "rollback", "worker", "leader", "leading",
-            "finding", "copy", "report", "status",
->>>>>>> history
         ],
     ),
 ];
