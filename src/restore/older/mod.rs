@@ -169,7 +169,9 @@ pub fn check(
             let expected = if segment.index == end.0 { end.1 } else { 0 };
             if offset != expected {
                 let index = segment.index;
-                let text = format!("missing WAL segment: expected {index}/{expected}, got {index}/{offset} (generation {generation})");
+                let text = format!(
+                    "missing WAL segment: expected {index}/{expected}, got {index}/{offset} (generation {generation})"
+                );
                 problems.push((None, text));
                 break;
             }
