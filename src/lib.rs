@@ -34,6 +34,7 @@ pub mod settings;
 pub mod capture;
 pub mod compactor;
 mod copy;
+pub mod follow;
 pub mod image;
 mod kinship;
 pub mod leader;
