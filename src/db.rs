@@ -227,11 +227,12 @@ impl Db {
     }
 
     /// The worker has nothing left: it ends, unless something came meanwhile.
-    pub(crate) fn may_end(&self, forced: bool) -> bool {
+    pub(crate) fn may_end(&self, forced: bool, last: impl FnOnce()) -> bool {
         let mut running = lock(&self.running);
         if !forced && (self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty()) {
             return false;
         }
+        last();
         *running = false;
         self.started.store(false, Ordering::Release);
         true

@@ -8,7 +8,7 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
-use crate::history::newest;
+use crate::history;
 use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
 use crate::limits;
@@ -71,7 +71,7 @@ fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
         return Ok(());
     }
     db.leadership.resign();
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| newest(&store));
+    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::newest(&store));
     let beyond = match looked {
         Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
         Err(e) => {
@@ -142,7 +142,6 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     let timeout = replica.settings.open_timeout;
     let _restoring = elect(&db.restoring, db.spool(), timeout)?;
     let filling = db.spool().path(FILLING).exists();
-    db.looked.store(true, Ordering::Relaxed);
     let restored = match Stat::of(db.path())? {
         Some(stat) if stat.size > 0 && !filling => return Ok(()),
         Some(_) => fill(db, replica, ask),
@@ -290,7 +289,7 @@ fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Re
         Rebuilt::Ltx(restored) => restored,
         Rebuilt::Older(restored) => {
             // No LTX file holds this state: an image comes next, dated later than what it was restored from.
-            let beside = newest(store)?;
+            let beside = history::list(store)?.into_iter().max_by_key(|file| file.span.max);
             let txid = beside.as_ref().map_or(Txid(0), |file| file.span.max);
             let time = beside.map_or(Time::default(), |file| file.listed).max(restored.created.time());
             db.spool().set_state(&mut State { txid, time, ..state })?;

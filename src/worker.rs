@@ -76,11 +76,11 @@ impl<'a> Worker<'a> {
                     self.db.report.error(None);
                     self.db.report.phase(Phase::Replicating);
                     self.db.report.done(ticket);
-                    if !Leading::may_compete(self.db, false) {
-                        // Blind: what others commit would be seen by nobody.
-                        self.resign();
-                    }
                     let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
+                    if !is_busy && !Leading::may_compete(self.db, false) {
+                        // Blind: what others commit would be seen by nobody.
+                        self.stop_leading();
+                    }
                     if !is_busy && self.end(false) {
                         return;
                     }
@@ -203,15 +203,13 @@ impl<'a> Worker<'a> {
         if self.db.connections() > 0 && !forced {
             return false;
         }
-        if !self.db.may_end(forced) {
-            return false;
-        }
-        self.resign();
-        true
+        // The lock goes before the next worker of this process may begin: fcntl does not part the two.
+        let db = self.db;
+        db.may_end(forced, || self.stop_leading())
     }
 
-    /// Another process may lead.
-    fn resign(&mut self) {
+    /// Lets another process lead.
+    fn stop_leading(&mut self) {
         if let Some(leading) = self.leading.take() {
             if let Err(e) = leading.leave() {
                 self.db.note("state", &e);

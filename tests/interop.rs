@@ -148,7 +148,7 @@ fn write_moments(place: &Place, connection: &Connection, first: i64, count: i64)
 }
 
 fn litestream_restores_what_we_wrote(home: &Home, folder: &Path) {
-    let place = Place::new(folder, "app.db", &home.url).with("&sync-interval=20ms");
+    let place = Place::new(folder, "app.db", &home.url).every("20ms");
     let connection = place.open_wal();
     let moments = write_moments(&place, &connection, 1, 40);
     assert!(place.listing().len() >= 40, "{} files", place.listing().len());
@@ -286,7 +286,7 @@ fn a_database_of_litestream_is_continued_where_it_is_to_s3() {
 }
 
 fn litestream_takes_over(home: &Home, folder: &Path) {
-    let place = Place::new(folder, "app.db", &home.url).with("&sync-interval=20ms");
+    let place = Place::new(folder, "app.db", &home.url).every("20ms");
     let connection = place.open_wal();
     let moments = write_moments(&place, &connection, 1, 24);
     let last = sync(&connection);

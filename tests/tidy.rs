@@ -35,8 +35,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "life",
         &[
-            "board", "registry", "opening", "history", "db", "conn", "rollback", "worker", "leader", "leading",
-            "finding", "copy", "report", "status",
+            "board", "history", "turns", "registry", "opening", "db", "conn", "rollback", "worker", "leader",
+            "leading", "finding", "copy", "report", "status",
         ],
     ),
 ];

@@ -66,6 +66,8 @@ pub struct Place {
     pub path: PathBuf,
     /// The replica's URL.
     pub replica: String,
+    /// How often it is stored.
+    pub interval: &'static str,
     /// More parameters for the URI, each with its `&`.
     pub more: String,
 }
@@ -77,8 +79,11 @@ impl Place {
     }
 
     pub fn new(folder: &Path, name: &str, replica: &str) -> Place {
-        let (path, more) = (folder.join(name), "&sync-interval=100ms".to_string());
-        Place { path, replica: replica.to_string(), more }
+        Place { path: folder.join(name), replica: replica.to_string(), interval: "100ms", more: String::new() }
+    }
+
+    pub fn every(self, interval: &'static str) -> Place {
+        Place { interval, ..self }
     }
 
     pub fn with(mut self, more: &str) -> Place {
@@ -92,7 +97,8 @@ impl Place {
     }
 
     pub fn uri(&self) -> String {
-        format!("file:{}?vfs=litestream&replica={}{}", self.path.display(), escape(&self.replica), self.more)
+        let (path, replica) = (self.path.display(), escape(&self.replica));
+        format!("file:{path}?vfs=litestream&replica={replica}&sync-interval={}{}", self.interval, self.more)
     }
 
     pub fn try_open(&self) -> rusqlite::Result<Connection> {

@@ -1,0 +1,124 @@
+//! Another process with a replicated database: Debian's Python, which runs one statement a line as it is told.
+//!
+//! Killed, or asked to end, when the test says so; killed by its pid where a test ends without saying.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use crate::replicated::{Place, credentials};
+use crate::support::library;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a process may take to end after it was asked to.
+const END: Duration = Duration::from_secs(40);
+
+const DRIVER: &str = r#"
+import json, os, sqlite3, sys
+loader = sqlite3.connect(':memory:')
+loader.enable_load_extension(True)
+loader.execute('SELECT load_extension(?)', [os.environ['LIBRARY']])
+db = sqlite3.connect(os.environ['DATABASE'], uri=True, isolation_level=None, timeout=20)
+print('ready', flush=True)
+for line in sys.stdin:
+    try:
+        sql = json.loads(line)
+        if ';' in sql:
+            db.executescript(sql)
+            print(json.dumps([]), flush=True)
+        else:
+            print(json.dumps(db.execute(sql).fetchall()), flush=True)
+    except sqlite3.Error as e:
+        print(json.dumps({'error': str(e)}), flush=True)
+db.close()
+"#;
+
+/// A running process with one connection.
+pub struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Opens the database of a place in a process of its own.
+    #[track_caller]
+    pub fn start(place: &Place) -> Process {
+        Process::start_uri(&place.uri())
+    }
+
+    #[track_caller]
+    pub fn start_uri(uri: &str) -> Process {
+        let mut child = Command::new("/usr/bin/python3")
+            .args(["-c", DRIVER])
+            .envs(credentials())
+            .env("LIBRARY", library())
+            .env("DATABASE", uri)
+            .env_remove("AWS_CA_BUNDLE")
+            .env_remove("LITESTREAM_REPLICA_URL")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut process = Process { child, input, output };
+        assert_eq!(process.line(), "ready", "{uri}");
+        process
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().to_string()
+    }
+
+    /// Runs a statement (several where it has a `;`), and gives its rows.
+    #[track_caller]
+    pub fn sql(&mut self, sql: &str) -> serde_json::Value {
+        self.say(sql);
+        let answer = self.line();
+        let rows: serde_json::Value =
+            serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{sql}: {answer:?}: {e}"));
+        assert!(rows.is_array(), "{sql}: {rows}");
+        rows
+    }
+
+    /// Tells it a statement and does not wait.
+    pub fn say(&mut self, sql: &str) {
+        let input = self.input.as_mut().unwrap();
+        writeln!(input, "{}", serde_json::Value::from(sql)).unwrap();
+    }
+
+    /// One line of `/proc/PID/status`, in KiB.
+    pub fn memory(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Asks it to close its connection and end, and waits.
+    #[track_caller]
+    pub fn end(mut self) {
+        drop(self.input.take());
+        let began = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < END, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Nobody asks a process that its test forgot.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
