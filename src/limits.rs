@@ -7,8 +7,9 @@ use std::time::Duration;
 /// Time for a connection to be made, unless the store's patience is shorter.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time without a byte moving after which a call to a store fails. There is no limit on the whole of a body.
-pub const NO_PROGRESS: Duration = Duration::from_secs(15);
+/// Time without a byte moving after which a call to a store fails: uploads go on within this time of a fault's end,
+/// also where a request is never answered. There is no limit on the whole of a body.
+pub const NO_PROGRESS: Duration = Duration::from_secs(10);
 
 /// Bytes that the system may hold in its own buffers while an upload seems to stand still.
 pub const SEND_BUFFER: u64 = 4 << 20;

@@ -206,6 +206,7 @@ fn a_writer_at_full_speed_does_not_start_the_image_over() {
         .unwrap();
     drop(plain);
     let connection = place.open();
+    connection.pragma_update(None, "synchronous", "NORMAL").unwrap();
     let mut insert = connection.prepare("INSERT INTO t(b) VALUES (randomblob(100))").unwrap();
     for _ in 0..20_000 {
         insert.execute([]).unwrap();
