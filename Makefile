@@ -13,7 +13,7 @@ TOOLS := target/tools
 # Suites that take minutes; CI runs them after `make test`. Add a target of your own here.
 LONG_SUITES :=
 
-.PHONY: help build demo test test-long bench crash lint tools clean-tools $(LONG_SUITES)
+.PHONY: help build demo test test-long bench simulate crash lint tools clean-tools $(LONG_SUITES)
 
 help: ## List the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,10 @@ test: tools ## Install what the tests need, then run all tests
 
 test-long: ## Run the suites that take minutes: crash trials, SQLite's own tests
 	@if [ -n "$(LONG_SUITES)" ]; then $(MAKE) --no-print-directory --keep-going $(LONG_SUITES); fi
+
+simulate: ## Simulate 30 days of upkeep and write what a replica costs to docs/cost.md
+	$(CARGO) run --release --example simulate > docs/cost.new
+	mv docs/cost.new docs/cost.md
 
 bench: build tools ## Measure beside plain SQLite, the Litestream sidecar and the official extension
 	env -u AWS_CA_BUNDLE $$(scripts/tools env) $(PYTHON) bench/run.py $(BENCH_ARGS)
