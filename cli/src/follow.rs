@@ -178,8 +178,9 @@ impl<'a> Following<'a> {
                 Err(e) => {
                     failures += 1;
                     // What was listed may be gone a moment later, compacted or past its retention.
-                    let passing = matches!(e, Error::NoBackup(_) | Error::Gap(_) | Error::Corrupt(_));
-                    if !e.is_transient() && !(passing && failures < TRIES) {
+                    let passing =
+                        matches!(e, Error::NoBackup(_) | Error::Gap(_) | Error::Corrupt(_)) && failures < TRIES;
+                    if !(passing || e.is_transient()) {
                         return Err(e.into());
                     }
                     if failures == 1 {
