@@ -273,7 +273,7 @@ impl Conn {
             return Ok(());
         }
         let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
-        let Some(end) = link::end_to_continue(state.as_ref(), &links, &stat) else { return Ok(()) };
+        let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(()) };
         let Some(chain) = capture::chain(wal, None)? else { return Ok(()) };
         if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits) {
             spool.link(links.newest(), &Link::Begin { salt: header.salt, follows: end.cursor })?;
@@ -393,7 +393,7 @@ impl Conn {
         let written = (|| {
             let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
             let (state, links) = (spool.state()?, spool.links()?);
-            let Some(end) = link::end_to_continue(state.as_ref(), &links, &stat) else { return Ok(()) };
+            let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(()) };
             if link::begins(&end, &stat, change) && end.cursor.salt != salt {
                 spool.link(links.newest(), &Link::Begin { salt, follows: end.cursor })?;
             }

@@ -6,6 +6,7 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::image::{Header, header, journal_path, read_page};
 use crate::limits;
+use crate::link;
 use crate::page::{PageSize, Pgno};
 use crate::reader::{self, Start, Walk};
 use crate::spool::{End, Stat, State, random};
@@ -48,10 +49,12 @@ impl Copying {
         let begun = (|| {
             let stat = Stat::of(db.path())?.ok_or_else(|| Error::State("the database is gone".into()))?;
             let links = db.spool().links()?;
-            let known = links.newest_end().filter(|end| end.header == header.hash).map(|end| end.cursor);
+            let known = link::newest_end(Some(state), &links).filter(|end| end.header == header.hash);
+            let known = known.map(|end| end.cursor);
             let cursor = known.unwrap_or_else(|| Cursor::start(Salt(random().to_be_bytes())));
             state.image = Some(cursor);
             state.end = Some(End { cursor, commit: header.commit, change: 0, stat, header: header.hash });
+            state.end_after = links.newest();
             db.spool().set_state(state)?;
             let path = db.spool().temporary("copy");
             let file = File::options()

@@ -83,10 +83,8 @@ impl Leading<'_> {
                 Ok(if reached { Proof::Whole } else { Proof::Lost("the WAL was reset or written unseen".into()) })
             }
             Look::Empty => {
-                let own = self.state.end;
-                let proven = own.into_iter().chain(links.newest_end().copied());
-                let mut proven = proven.filter(|end| end.cursor.same_point(to));
-                let same = proven.any(|end| Some(end.stat) == stat);
+                let end = link::newest_end(Some(&self.state), links);
+                let same = end.is_some_and(|end| end.cursor.same_point(to) && Some(end.stat) == stat);
                 Ok(if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
             }
             Look::Blind => self.prove_by_header(links, to),
@@ -104,7 +102,8 @@ impl Leading<'_> {
         let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
         if !held.base.lock(Lock::Shared).map_err(failed)? {
             // A writer is at work, or exclusive locking mode holds on: what returned to its application was published.
-            let published = links.newest_end().is_some_and(|end| end.cursor.same_point(to));
+            let end = link::newest_end(Some(&self.state), links);
+            let published = end.is_some_and(|end| end.cursor.same_point(to));
             return Ok(if published { Proof::Whole } else { Proof::Busy });
         }
         let proven = self.prove_under_shared(&*held.base, links, to);
@@ -118,10 +117,9 @@ impl Leading<'_> {
         if crate::copy::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
         }
-        let own = self.state.end;
-        let mut ends = own.into_iter().chain(links.newest_end().copied());
+        let end = link::newest_end(Some(&self.state), links);
         let Some(stat) = Stat::of(self.db.path())? else { return Ok(Proof::Busy) };
-        let proven = ends.any(|end| {
+        let proven = end.is_some_and(|end| {
             end.cursor.same_point(to) && (end.header == header.hash || (end.header == 0 && end.stat == stat))
         });
         if proven {
@@ -135,7 +133,7 @@ impl Leading<'_> {
         if !base.lock(Lock::Reserved).map_err(|e| Error::io("lock", self.db.path(), e))? {
             return Ok(Proof::Busy);
         }
-        let found = leftover::resolve(self.db.spool(), base, &stat, header.hash, own)?;
+        let found = leftover::resolve(self.db.spool(), base, &stat, header.hash, end)?;
         Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
     }
 
@@ -146,7 +144,7 @@ impl Leading<'_> {
         if links.begin_of(salt).is_some() || self.state.cursor.is_some_and(|cursor| cursor.salt == salt) {
             return Ok(());
         }
-        let Some(end) = link::end_to_continue(Some(&self.state), links, stat) else { return Ok(()) };
+        let Some(end) = link::newest_end(Some(&self.state), links) else { return Ok(()) };
         let Some((file, header)) = reader::open_wal(self.db.wal())? else { return Ok(()) };
         if header.salt != salt || end.stat != *stat {
             return Ok(());

@@ -283,7 +283,12 @@ impl<'a> Leading<'a> {
             Encoded::Done(outgoing) => {
                 // The Segments go after this, so what the last of them says of the file is kept here.
                 let last = pending.segments.last().and_then(|segment| segment.head.end());
-                self.state.end = last.filter(|end| end.cursor.same_point(&outgoing.to)).or(self.state.end);
+                let last = last.filter(|end| end.cursor.same_point(&outgoing.to));
+                let links = self.db.spool().links()?;
+                if let Some(end) = last.filter(|end| !links.ends_at(&end.cursor)) {
+                    self.state.end = Some(end);
+                    self.state.end_after = links.newest();
+                }
                 self.outgoing = Some(outgoing);
                 if !self.put()? {
                     return Ok(Turn::Following);
@@ -371,6 +376,7 @@ impl<'a> Leading<'a> {
         }
         self.state.image = Some(snapshot.cursor);
         self.state.end = snapshot.end;
+        self.state.end_after = self.db.spool().links()?.newest();
         self.db.spool().set_state(&mut self.state)?;
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);

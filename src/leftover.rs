@@ -11,19 +11,18 @@ use crate::spool::{After, End, Link, Segment, Spool, Stat};
 use std::path::PathBuf;
 
 /// The transaction that made the file what it is, where the newest End does not say so: published and on record now.
-/// `own` is the End of `state`, `hash` the header's.
+/// `newest` is the newest End, `hash` the header's.
 pub(crate) fn resolve(
     spool: &Spool,
     database: &dyn ReadAt,
     stat: &Stat,
     hash: u64,
-    own: Option<End>,
+    newest: Option<End>,
 ) -> Result<Option<End>> {
     let links = spool.links()?;
     let continues = |segment: &Segment| {
         let follows = segment.head.follows.filter(|_| !segment.head.unlinked);
-        let mut ends = own.iter().chain(links.newest_end());
-        follows.is_some_and(|follows| ends.any(|end| end.cursor.same_point(&follows)))
+        follows.is_some_and(|follows| newest.is_some_and(|end| end.cursor.same_point(&follows)))
             && segment.head.after.is_some_and(|after| after.header == hash)
     };
     let published = opened(spool.segments()?).find(|segment| continues(segment));

@@ -34,6 +34,7 @@ pub mod settings;
 pub mod capture;
 pub mod compactor;
 mod copy;
+pub mod follow;
 pub mod image;
 mod kinship;
 pub mod leader;
@@ -43,6 +44,7 @@ pub mod restore;
 pub mod retention;
 mod rollback;
 pub mod uploader;
+pub mod verify;
 
 // life
 mod board;

@@ -6,10 +6,10 @@
 use crate::spool::{End, Links, Stat, State};
 use crate::wal::{Cursor, Salt};
 
-/// The End that a new life may continue: an image's own End where the file still is what it was then, else
-/// the newest of the ring.
-pub fn end_to_continue(state: Option<&State>, links: &Links, stat: &Stat) -> Option<End> {
-    let own = state.and_then(|state| state.end).filter(|end| end.stat == *stat);
+/// The newest End: of the ring, or an image's own in `state` where none was written since. Only the newest counts:
+/// in exclusive locking mode several transactions may leave the same header.
+pub fn newest_end(state: Option<&State>, links: &Links) -> Option<End> {
+    let own = state.and_then(|state| state.end.filter(|_| links.newest_word() <= state.end_after));
     own.or_else(|| links.newest_end().copied())
 }
 

@@ -83,10 +83,22 @@ pub fn plan(listing: &[FileInfo], target: Target) -> Result<Plan> {
         .filter(fits)
         .max_by_key(|file| file.span);
     let mut files: Vec<FileInfo> = snapshot.into_iter().cloned().collect();
-    let mut have = files.last().map_or(Txid(0), |file| file.span.max);
-    let mut rest: Vec<&FileInfo> = listing.iter().filter(|file| file.level != Level::SNAPSHOT).filter(fits).collect();
-    rest.sort_by_key(|file| file.span.min);
+    let have = files.last().map_or(Txid(0), |file| file.span.max);
+    let rest = listing.iter().filter(|file| file.level != Level::SNAPSHOT).filter(fits).collect();
+    let gap = continue_from(have, rest, &mut files);
+    judge(listing, target, files, gap)
+}
 
+/// The files of levels 0 to 8 that continue a database at `have` without a gap, oldest first, as far as there are any.
+pub fn onward(listing: &[FileInfo], have: Txid) -> Vec<FileInfo> {
+    let mut files = Vec::new();
+    continue_from(have, listing.iter().filter(|file| file.level != Level::SNAPSHOT).collect(), &mut files);
+    files
+}
+
+/// Adds the fewest of `rest` that continue `have`; what they end before, where something follows.
+fn continue_from(mut have: Txid, mut rest: Vec<&FileInfo>, files: &mut Vec<FileInfo>) -> Option<Gap> {
+    rest.sort_by_key(|file| file.span.min);
     let mut coming = rest.iter().peekable();
     let mut best: Option<&FileInfo> = None;
     loop {
@@ -101,8 +113,7 @@ pub fn plan(listing: &[FileInfo], target: Target) -> Result<Plan> {
             None => break,
         }
     }
-    let gap = coming.peek().map(|file| Gap { have, next: file.span.min });
-    judge(listing, target, files, gap)
+    coming.peek().map(|file| Gap { have, next: file.span.min })
 }
 
 /// The earliest and the latest creation time of a replica; `None` where it is empty.

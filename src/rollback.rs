@@ -8,6 +8,7 @@ use crate::base::ReadAt;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::leftover;
+use crate::link;
 use crate::page::{PageSize, Pgno};
 use crate::spool::{After, End, Head, Link, Stat, header_hash, random, remove};
 use crate::wal::{Cursor, Salt};
@@ -152,10 +153,8 @@ impl Rollback {
             let hash = header_hash(&header);
             let stat = Stat::of(db.path())?;
             let (state, links) = (db.spool().state()?, db.spool().links()?);
-            let own = state.and_then(|state| state.end);
-            let proven = |end: &End| end.header == hash || (end.header == 0 && Some(end.stat) == stat);
-            // An image's or a restore's own End first: an older one may name the same content by another Cursor.
-            let end = own.filter(|end| proven(end)).or_else(|| links.newest_end().copied().filter(|end| proven(end)));
+            let end = link::newest_end(state.as_ref(), &links)
+                .filter(|end| end.header == hash || (end.header == 0 && Some(end.stat) == stat));
             Ok(end.map_or(Tip::Unproven, |end| Tip::Proven(end.cursor)))
         })();
         looked.unwrap_or(Tip::Unproven)
@@ -243,8 +242,8 @@ impl Rollback {
 fn resolved(db: &Arc<Db>, database: &dyn ReadAt) -> Tip {
     let found = (|| -> Result<Option<End>> {
         let (Some(header), Some(stat)) = (header(database), Stat::of(db.path())?) else { return Ok(None) };
-        let own = db.spool().state()?.and_then(|state| state.end);
-        leftover::resolve(db.spool(), database, &stat, header_hash(&header), own)
+        let end = link::newest_end(db.spool().state()?.as_ref(), &db.spool().links()?);
+        leftover::resolve(db.spool(), database, &stat, header_hash(&header), end)
     })();
     match found {
         Ok(Some(end)) => Tip::Proven(end.cursor),

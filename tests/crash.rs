@@ -317,14 +317,7 @@ impl History {
 
 fn play(role: &str) {
     match role {
-        "begin" => {
-            hand::load();
-            let connection = hand::open(&setting("CREW_URI")).unwrap();
-            ledger::create(&connection, setting("CREW_PAGE_SIZE").parse().unwrap(), &setting("CREW_MODE"));
-            if let Err(e) = hand::sync(&connection, 30) {
-                say("E", format!("the first image: {e}"));
-            }
-        }
+        "begin" => hand::begin(),
         "check" => check(),
         "work" => hand::work(),
         other => panic!("no role {other}"),

@@ -18,7 +18,7 @@ use litestream::{Intervals, Sidecar};
 use litestream_engine::clock::Time;
 use litestream_engine::ltx::{Level, Txid};
 use litestream_engine::plan::Target;
-use replicated::{Place, command_line, credentials, image, integrity, load, same_pages, sync};
+use replicated::{Place, command_line, credentials, folder, image, integrity, load, same_pages, sync};
 use rusqlite::Connection;
 use servers::Seaweed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,7 +168,7 @@ fn litestream_restores_what_we_wrote(home: &Home, folder: &Path) {
 #[test]
 fn litestream_restores_a_folder_replica_that_we_wrote() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     litestream_restores_what_we_wrote(&in_folder(folder.path()), folder.path());
 }
 
@@ -176,7 +176,7 @@ fn litestream_restores_a_folder_replica_that_we_wrote() {
 #[test]
 fn litestream_restores_an_s3_replica_that_we_wrote() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     litestream_restores_what_we_wrote(&on_s3("ours"), folder.path());
 }
 
@@ -256,7 +256,7 @@ fn we_restore_and_continue(home: &Home, folder: &Path, in_place: bool) {
 #[test]
 fn a_folder_replica_of_litestream_is_restored_by_open_and_continued() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     we_restore_and_continue(&in_folder(folder.path()), folder.path(), false);
 }
 
@@ -264,7 +264,7 @@ fn a_folder_replica_of_litestream_is_restored_by_open_and_continued() {
 #[test]
 fn an_s3_replica_of_litestream_is_restored_by_open_and_continued() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     we_restore_and_continue(&on_s3("theirs"), folder.path(), false);
 }
 
@@ -273,7 +273,7 @@ fn an_s3_replica_of_litestream_is_restored_by_open_and_continued() {
 #[test]
 fn a_database_of_litestream_is_continued_where_it_is_to_a_folder() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     we_restore_and_continue(&in_folder(folder.path()), folder.path(), true);
 }
 
@@ -281,7 +281,7 @@ fn a_database_of_litestream_is_continued_where_it_is_to_a_folder() {
 #[test]
 fn a_database_of_litestream_is_continued_where_it_is_to_s3() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     we_restore_and_continue(&on_s3("upgraded"), folder.path(), true);
 }
 
@@ -324,7 +324,7 @@ fn litestream_takes_over(home: &Home, folder: &Path) {
 #[test]
 fn litestream_takes_over_a_folder_replica() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     litestream_takes_over(&in_folder(folder.path()), folder.path());
 }
 
@@ -332,6 +332,6 @@ fn litestream_takes_over_a_folder_replica() {
 #[test]
 fn litestream_takes_over_an_s3_replica() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     litestream_takes_over(&on_s3("taken"), folder.path());
 }

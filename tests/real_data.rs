@@ -12,7 +12,7 @@ mod servers;
 #[path = "support/mod.rs"]
 mod support;
 
-use replicated::{Place, integrity, load, same_pages, sync};
+use replicated::{Place, folder, integrity, load, same_pages, sync};
 use servers::{AZURITE_ACCOUNT, Azurite, Seaweed};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ print(txid, len(words), size)
 fn survives_the_loss_of_its_file(replica: &str) {
     let began = Instant::now();
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let place = Place::new(folder.path(), "real.db", replica);
     let script = format!("os.environ['DATABASE'] = {:?}\n{SCRIPT}", place.uri());
     let said = support::python(folder.path(), &script).ok();
@@ -112,7 +112,7 @@ fn url_of(folder: &Path) -> String {
 #[test]
 fn real_data_survives_in_a_folder() {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     survives_the_loss_of_its_file(&url_of(folder.path()));
 }
 

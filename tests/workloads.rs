@@ -16,7 +16,7 @@ mod support;
 
 use litestream_engine::plan::Target;
 use process::Process;
-use replicated::{Place, integrity, load, page_size, same_pages, sync};
+use replicated::{Place, folder, integrity, load, page_size, same_pages, sync};
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 fn scene() -> (TempDir, Place) {
     load();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let place = Place::in_folder(folder.path(), "app.db");
     (folder, place)
 }
@@ -45,6 +45,16 @@ fn fill(connection: &Connection, rows: u32, bytes: u32) {
              INSERT INTO t(a, b) SELECT i, randomblob({bytes}) FROM n"
         ),
     );
+}
+
+/// Many pages that are stored before anything else and never touched again: a file with all of them is an image.
+fn fill_cold(connection: &Connection) {
+    batch(connection, "BEGIN; CREATE TABLE cold(b BLOB)");
+    for _ in 0..400 {
+        batch(connection, "INSERT INTO cold VALUES (randomblob(900))");
+    }
+    batch(connection, "COMMIT");
+    sync(connection);
 }
 
 /// Transactions of many kinds, each small.
@@ -263,6 +273,7 @@ fn a_transaction_of_one_gigabyte_needs_little_memory() {
 fn checkpoints_of_every_mode_by_several_connections_lose_nothing() {
     let (_folder, place) = scene();
     let connection = place.open_wal();
+    fill_cold(&connection);
     fill(&connection, 100, 500);
     let stop = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (1..=4u64)
@@ -307,6 +318,7 @@ fn settings_that_touch_the_wal_are_survived() {
         let (_folder, place) = scene();
         let connection = place.open_wal();
         batch(&connection, pragmas);
+        fill_cold(&connection);
         fill(&connection, 300, 500);
         mixed(&connection, 150);
         place.is_replicated(&connection);

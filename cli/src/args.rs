@@ -44,6 +44,8 @@ pub enum Command {
     Snapshots(OlderFlags),
     /// List the WAL segments of a replica of Litestream 0.3
     Wal(OlderFlags),
+    /// Check every file of a replica, and what can be restored from it
+    Verify(VerifyFlags),
     /// Print the version
     Version,
 }
@@ -92,6 +94,23 @@ pub struct RestoreFlags {
     pub url: Option<OsString>,
 }
 
+/// `verify`
+#[derive(Args)]
+pub struct VerifyFlags {
+    /// Restore each range as well, from its first and to its last transaction, and have SQLite check the result
+    #[arg(long)]
+    pub full: bool,
+    /// Threads that fetch and decode
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub parallelism: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The replica
+    #[arg(value_name = "URL")]
+    pub url: Option<OsString>,
+}
+
 /// `generations`, `snapshots`, `wal`
 #[derive(Args)]
 pub struct OlderFlags {
@@ -121,7 +140,7 @@ pub struct LtxFlags {
 }
 
 /// Flags that stand alone; `-json=false` is possible all the same.
-const SWITCHES: [&str; 5] = ["if-db-not-exists", "if-replica-exists", "force", "dry-run", "json"];
+const SWITCHES: [&str; 6] = ["if-db-not-exists", "if-replica-exists", "force", "dry-run", "json", "full"];
 
 /// Reads the arguments, the program's name left out.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Parsed {

@@ -12,6 +12,7 @@ mod place;
 mod progress;
 mod replica;
 mod restore;
+mod verify;
 
 use args::{Command, Parsed};
 use older::What;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Parsed::Run(Command::Generations(flags)) => older::run(What::Generations, &flags),
         Parsed::Run(Command::Snapshots(flags)) => older::run(What::Snapshots, &flags),
         Parsed::Run(Command::Wal(flags)) => older::run(What::Wal, &flags),
+        Parsed::Run(Command::Verify(flags)) => verify::run(&flags),
         Parsed::Run(Command::Version) => output::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
     };
     match result {

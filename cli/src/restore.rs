@@ -237,7 +237,8 @@ fn before(text: &str) -> Result<Time, Failure> {
     Ok(Time(time.timestamp_millis() + i64::from(finer)))
 }
 
-fn parallelism(text: &str) -> Result<usize, Failure> {
+/// A number of threads.
+pub fn parallelism(text: &str) -> Result<usize, Failure> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
         let text = format!("invalid value {text:?} for flag -parallelism: must be a number from 1");
         Failure::with_hint(text, format!("{EXAMPLE} -parallelism 8 s3://bucket/prefix"))

@@ -207,7 +207,7 @@ fn fill(
 }
 
 /// Runs `job` over all items on the caller's thread and others, and gives the results in order.
-fn in_parallel<T: Sync, R: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     options: Options<'_>,
     job: impl Fn(&T) -> Result<R> + Sync,

@@ -102,6 +102,12 @@ impl Links {
         None
     }
 
+    /// Where the word on ends stands: the number of the newest End, or of a Dirty that came after it.
+    pub fn newest_word(&self) -> u64 {
+        let word = self.records.iter().rev().find(|(_, link)| !matches!(link, Link::Begin { .. }));
+        word.map_or(0, |(number, _)| *number)
+    }
+
     /// What a life continues, by the newest record that says so.
     pub fn begin_of(&self, salt: Salt) -> Option<Cursor> {
         self.records.iter().rev().find_map(|(_, link)| match link {

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-const MAGIC: u32 = 0x4c56_5331;
+const MAGIC: u32 = 0x4c56_5332;
 const SLOT_BYTES: usize = 1024;
 const SLOT_DISTANCE: u64 = 4096;
 /// Longest identity of a replica that is kept; a longer one is kept by its end.
@@ -40,6 +40,8 @@ pub struct State {
     pub image: Option<Cursor>,
     /// Where an image's Cursor has no WAL: the file as it was then, an End of its own.
     pub end: Option<End>,
+    /// Number of the newest record of `links` when `end` was taken: the order of the two.
+    pub end_after: u64,
     /// Which replica, without keys.
     pub replica: String,
 }
@@ -97,7 +99,7 @@ impl State {
 /// | cursor, image | 40 |
 /// | commit, page size | 8 |
 /// | inode, time | 16 |
-/// | End | 60 |
+/// | End, number of the newest link then | 68 |
 /// | length of the replica's identity, its bytes | 4 + up to 512 |
 /// | CRC-64 | last 8 of 1024 |
 fn encode(state: &State) -> Vec<u8> {
@@ -121,6 +123,7 @@ fn encode(state: &State) -> Vec<u8> {
         stat: super::Stat::default(),
         header: 0,
     }));
+    out.u64(state.end_after);
     let replica = kept(&state.replica);
     out.u32(replica.len() as u32);
     out.0.extend_from_slice(replica.as_bytes());
@@ -138,6 +141,7 @@ fn decode(raw: &[u8]) -> Option<State> {
     let (commit, page_size) = (fields.u32()?, fields.u32()?);
     let (inode, time) = (fields.u64()?, Time(fields.i64()?));
     let end = fields.end()?;
+    let end_after = fields.u64()?;
     let length = fields.u32()? as usize;
     let replica = String::from_utf8(fields.0.get(..length)?.to_vec()).ok()?;
     Some(State {
@@ -151,6 +155,7 @@ fn decode(raw: &[u8]) -> Option<State> {
         time,
         image: (flags & 2 != 0).then_some(image),
         end: (flags & 4 != 0).then_some(end),
+        end_after,
         replica,
     })
 }

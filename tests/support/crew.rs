@@ -23,6 +23,7 @@ pub struct Heard {
     pub txid: u64,
     pub wrong: Vec<String>,
     pub notes: Vec<String>,
+    pub answers: Vec<String>,
     pub said: u64,
 }
 
@@ -97,6 +98,29 @@ impl Member {
         self.end()
     }
 
+    /// Has a member with the role `serve` do something; its answer.
+    pub fn ask(&mut self, what: &str) -> Result<String, String> {
+        let before = self.heard().answers.len();
+        self.input.as_mut().unwrap().write_all(format!("{what}\n").as_bytes()).unwrap();
+        let deadline = Instant::now() + LEAVE;
+        loop {
+            if let Some(answer) = self.heard().answers.get(before) {
+                return match answer.split_once(' ') {
+                    Some(("ok", text)) => Ok(text.to_string()),
+                    _ => Err(answer.clone()),
+                };
+            }
+            assert!(Instant::now() < deadline && self.lives(), "no answer to {what}: {:?}", self.heard());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A signal by its number.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Is it running?
     pub fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -128,6 +152,7 @@ impl Heard {
             "C" => self.committed = self.committed.max(rest.parse().unwrap()),
             "S" => self.stored = self.stored.max(rest.parse().unwrap()),
             "T" => self.txid = self.txid.max(u64::from_str_radix(rest, 16).unwrap()),
+            "R" => self.answers.push(rest.to_string()),
             "E" => self.wrong.push(rest.to_string()),
             _ => self.notes.push(format!("{kind} {rest}")),
         }
@@ -173,6 +198,9 @@ pub fn role() -> Option<String> {
     let role = std::env::var("CREW_ROLE").ok()?;
     // The harness has begun a line of its own.
     let _ = std::io::stdout().write_all(b"\n"); // nobody listens any more: the test is over
+    if role == "serve" {
+        return Some(role);
+    }
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()); // ends when the test says so, or is gone
         LEAVING.store(true, Ordering::Relaxed);

@@ -34,9 +34,12 @@ pub fn sync(connection: &Connection, seconds: u32) -> rusqlite::Result<String> {
     connection.query_row("SELECT litestream_sync(?)", [seconds], |row| row.get(0))
 }
 
-/// The role `work`: `CREW_CONNECTIONS` threads with a connection each. `CREW_STORE=down` where a sync may fail.
+/// The role `work`: `CREW_CONNECTIONS` threads with a connection each. `CREW_STORE` is `up` where no sync may fail, and
+/// `none` for a process without the extension.
 pub fn work() {
-    load();
+    if setting("CREW_STORE") != "none" {
+        load();
+    }
     let connections: u64 = setting("CREW_CONNECTIONS").parse().unwrap();
     let seed: u64 = setting("CREW_SEED").parse().unwrap();
     let hands: Vec<_> = (0..connections).map(|n| std::thread::spawn(move || Hand::new(seed, n).work())).collect();
@@ -45,12 +48,68 @@ pub fn work() {
     }
 }
 
+/// The role `begin`: makes the database and its first image.
+pub fn begin() {
+    load();
+    let connection = open(&setting("CREW_URI")).unwrap();
+    ledger::create(&connection, setting("CREW_PAGE_SIZE").parse().unwrap(), &setting("CREW_MODE"));
+    if let Err(e) = sync(&connection, 30) {
+        say("E", format!("the first image: {e}; {}", status(&connection)));
+    }
+}
+
+/// The role `serve`: does what the lines of its standard input say, one answer each, with one connection. `open`, `close`,
+/// `sync`, `status`, `judge`, `image` (into `CREW_IMAGE`), `transact`, or SQL whose first value is the answer.
+pub fn serve() {
+    load();
+    let mut connection = None;
+    let mut dice = Dice::new(setting("CREW_SEED").parse().unwrap());
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        match answer(&line, &mut connection, &mut dice) {
+            Ok(text) => say("R", format!("ok {text}")),
+            Err(e) => say("R", format!("error {}", e.replace('\n', " "))),
+        }
+    }
+}
+
+fn answer(line: &str, connection: &mut Option<Connection>, dice: &mut Dice) -> Result<String, String> {
+    let failed = |e: rusqlite::Error| e.to_string();
+    if line == "open" {
+        *connection = Some(open(&setting("CREW_URI")).map_err(failed)?);
+        return Ok(String::new());
+    }
+    let db = connection.as_ref().ok_or("no connection")?;
+    match line {
+        "close" => *connection = None,
+        "sync" => return sync(db, 20).map_err(|e| format!("{e}; {}", status(db))),
+        "status" => return Ok(status(db)),
+        "judge" => return ledger::judge(db).map(|n| n.to_string()),
+        "image" => std::fs::write(setting("CREW_IMAGE"), ledger::image(db.path().unwrap().as_ref())).unwrap(),
+        "transact" => {
+            let page_size = setting("CREW_PAGE_SIZE").parse().unwrap();
+            while ledger::transact(db, "served", dice, page_size).map_err(failed)?.is_none() {}
+        }
+        sql => {
+            let mut statement = db.prepare(sql).map_err(failed)?;
+            let mut rows = statement.query([]).map_err(failed)?;
+            let Some(row) = rows.next().map_err(failed)? else { return Ok(String::new()) };
+            let value: rusqlite::types::Value = row.get(0).map_err(failed)?;
+            return Ok(match value {
+                rusqlite::types::Value::Text(text) => text,
+                other => format!("{other:?}"),
+            });
+        }
+    }
+    Ok(String::new())
+}
+
 /// One connection that comes and goes.
 struct Hand {
     who: String,
     uri: String,
     page_size: u64,
     may_fail: bool,
+    plain: bool,
     slowest: Duration,
     dice: Dice,
     /// The newest transaction that this connection committed.
@@ -64,6 +123,7 @@ impl Hand {
             uri: setting("CREW_URI"),
             page_size: setting("CREW_PAGE_SIZE").parse().unwrap(),
             may_fail: setting("CREW_STORE") != "up",
+            plain: setting("CREW_STORE") == "none",
             slowest: Duration::from_millis(setting("CREW_SLOWEST_MS").parse().unwrap()),
             dice: Dice::new(seed.wrapping_mul(31).wrapping_add(n)),
             mine: 0,
@@ -114,11 +174,11 @@ impl Hand {
                 connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
                 return Ok(true);
             }
-            3 => {
+            3 if !self.plain => {
                 self.sync(connection)?;
                 return Ok(true);
             }
-            4 => self.status(connection)?,
+            4 if !self.plain => self.status(connection)?,
             5 => {
                 let reading = connection.unchecked_transaction()?;
                 let n: i64 = reading.query_row("SELECT n FROM counter", [], |row| row.get(0))?;

@@ -40,6 +40,12 @@ pub fn load() {
     });
 }
 
+/// A folder whose name tells the test, so that a line of the library's log does.
+pub fn folder() -> tempfile::TempDir {
+    let name = std::thread::current().name().unwrap_or("test").replace("::", "-");
+    tempfile::Builder::new().prefix(&format!("{name}-")).tempdir().unwrap()
+}
+
 /// What the tests' servers let in, for this process and for programs that it starts.
 pub fn credentials() -> [(&'static str, &'static str); 3] {
     [("AWS_ACCESS_KEY_ID", S3_KEY.0), ("AWS_SECRET_ACCESS_KEY", S3_KEY.1), ("AZURE_STORAGE_KEY", AZURITE_KEY)]

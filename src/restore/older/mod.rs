@@ -9,9 +9,10 @@ use super::{Failure, Options, Progress, in_parallel};
 use crate::error::{Error, Result};
 use crate::limits::{FILE_BUFFER, OLDER_BATCH, OLDER_BATCH_BYTES, RESTORE_PLANS};
 use crate::page::PageSize;
-use crate::plan::older::{self, Plan, Wish};
+use crate::plan::older::{self, Plan, Until, Wish};
 use crate::store::{Other, Store};
 use crate::v3::{Generation, Index, Kind, Moment, Object, ROOT, Unpacked};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -124,6 +125,60 @@ fn fill(
         files: 1 + plan.segments.len(),
         bytes: fetched,
     })
+}
+
+/// Unpacks every object and looks for holes: what is wrong, and with which object. Each is reported to `went` by its size.
+pub fn check(
+    store: &Store,
+    objects: &[Object],
+    options: Options<'_>,
+    went: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<(Option<String>, String)>> {
+    let unpacked = in_parallel(objects, options, |object| {
+        let counted = stream(store, object).and_then(|packed| {
+            std::io::copy(&mut Unpacked::new(packed), &mut std::io::sink()).map_err(|e| explain(object, e))
+        });
+        went(object.size);
+        match counted {
+            Err(e @ (Error::Corrupt(_) | Error::Usage(_))) => Ok(Some(Err(e.to_string()))),
+            Err(Error::NoBackup(_)) => Ok(None), // deleted while we walked
+            other => other.map(|size| Some(Ok(size))),
+        }
+    })?;
+    let mut problems = Vec::new();
+    let mut sizes = BTreeMap::new();
+    for (object, found) in objects.iter().zip(unpacked) {
+        match found {
+            Some(Ok(size)) => drop(sizes.insert(object.name(), size)),
+            Some(Err(text)) => problems.push((Some(object.name()), text)),
+            None => {}
+        }
+    }
+    let generations: BTreeSet<Generation> = objects.iter().map(|object| object.generation).collect();
+    for generation in generations {
+        let plan = match older::plan(objects, &Wish { generation: Some(generation), until: Until::Latest }) {
+            Ok(plan) => plan,
+            Err(e) => {
+                problems.push((None, e.to_string()));
+                continue;
+            }
+        };
+        let mut end = (plan.snapshot.index, 0);
+        for segment in &plan.segments {
+            let (Kind::Segment(offset), Some(size)) = (segment.kind, sizes.get(&segment.name())) else { break };
+            let expected = if segment.index == end.0 { end.1 } else { 0 };
+            if offset != expected {
+                let index = segment.index;
+                let text = format!(
+                    "missing WAL segment: expected {index}/{expected}, got {index}/{offset} (generation {generation})"
+                );
+                problems.push((None, text));
+                break;
+            }
+            end = (segment.index, offset + size);
+        }
+    }
+    Ok(problems)
 }
 
 /// The database of a snapshot, and the size of its pages.

@@ -1,0 +1,231 @@
+//! Several processes with the extension on one database: whoever leads, is killed, stopped or leaves, nothing is lost,
+//! nobody stalls, and the replica is the database in the end.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/crew.rs"]
+mod crew;
+#[path = "support/dice.rs"]
+mod dice;
+#[path = "support/hand.rs"]
+mod hand;
+#[path = "support/home.rs"]
+mod home;
+#[path = "support/ledger.rs"]
+mod ledger;
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/remote.rs"]
+mod remote;
+#[path = "support/stand_in.rs"]
+mod stand_in;
+mod support;
+
+use crew::{Heard, Member};
+use dice::Dice;
+use home::{Home, all, salt, until};
+use remote::Remote;
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+/// A hand-over takes at most 2 s; more than that only on a machine that is busy with other things.
+const HAND_OVER: Duration = Duration::from_secs(4);
+/// Processes, and how long they work while their Leader is killed again and again.
+const PROCESSES: usize = 4;
+const WORK: Duration = Duration::from_secs(12);
+
+/// In a member of the crew: plays its role and never returns.
+fn play() {
+    if let Some(role) = crew::role() {
+        assert!(home::play(&role), "no role {role}");
+    }
+}
+
+/// The longest time in which nobody committed.
+struct Pulse {
+    committed: i64,
+    moved: Instant,
+    longest: Duration,
+}
+
+impl Pulse {
+    fn feel(&mut self, crew: &[Member]) {
+        let committed = crew.iter().map(|member| member.heard().committed).max().unwrap_or_default();
+        if committed > self.committed {
+            self.committed = committed;
+            self.moved = Instant::now();
+        }
+        self.longest = self.longest.max(self.moved.elapsed());
+    }
+}
+
+// Goal: killing whoever leads, again and again, loses nothing, stalls nobody, and another takes over in time. Method: 4
+// processes with 3 connections, the one named in `lock` killed every second and a half, a new one in its place.
+#[test]
+fn leaders_are_killed_and_others_take_over() {
+    play();
+    let home = Home::begun("leaders_are_killed_and_others_take_over", "WAL");
+    let seed = std::env::var("LITESTREAM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let mut dice = Dice::new(seed);
+    let mut start = || {
+        let mut command = home.order("work", "up");
+        command.env("CREW_SEED", dice.below(1 << 30).to_string());
+        Member::start(command)
+    };
+    let mut crew: Vec<Member> = (0..PROCESSES).map(|_| start()).collect();
+    until("somebody commits", Duration::from_secs(20), || crew.iter().any(|member| member.heard().committed > 0));
+    let (mut dead, mut hand_overs): (Vec<Heard>, Vec<Duration>) = (Vec::new(), Vec::new());
+    let mut pulse = Pulse { committed: 0, moved: Instant::now(), longest: Duration::ZERO };
+    let began = Instant::now();
+    while began.elapsed() < WORK {
+        let round = Instant::now();
+        while round.elapsed() < Duration::from_millis(1500) {
+            pulse.feel(&crew);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let Some(at) = crew.iter().position(|member| Some(member.pid()) == home.leader()) else { continue };
+        let victim = crew.swap_remove(at);
+        let (pid, stored) = (victim.pid(), home.remote.newest());
+        dead.push(victim.kill());
+        crew.push(start());
+        hand_overs.push(until("another process replicates", HAND_OVER, || {
+            pulse.feel(&crew);
+            home.leader() != Some(pid) && home.remote.newest() > stored
+        }));
+        let n = home.committed_prefix(&format!("seed {seed}, after a hand-over"));
+        let called = dead.iter().map(|heard| heard.stored).max().unwrap_or_default();
+        assert!(n >= called, "seed {seed}: the replica holds {n} transactions, {called} were called stored");
+    }
+    assert!(hand_overs.len() >= 4, "seed {seed}: only {} Leaders were found and killed", hand_overs.len());
+    assert!(pulse.longest < HAND_OVER, "seed {seed}: nobody committed for {:?}", pulse.longest);
+    let heard = all(dead.into_iter().chain(crew.into_iter().map(Member::leave)));
+    println!(
+        "seed {seed}: {} transactions, {} Leaders killed, hand-overs {:?}, longest time without a commit {:?}",
+        heard.committed,
+        hand_overs.len(),
+        hand_overs,
+        pulse.longest
+    );
+    let mut last = home.serving();
+    let n: i64 = last.ask("judge").unwrap().parse().unwrap();
+    assert!(n >= heard.committed, "seed {seed}: {n} of {} transactions are there", heard.committed);
+    last.ask("sync").unwrap();
+    last.ask("image").unwrap();
+    home.assert_equal(false, &format!("seed {seed}"));
+}
+
+// Goal: a stopped Leader pauses replication, and nothing else: the others commit and reset the WAL, their status says who
+// is stopped; once it goes on, everything is stored. Method: SIGSTOP to the process that leads and does nothing.
+#[test]
+fn a_stopped_leader_pauses_replication_only() {
+    play();
+    let home = Home::begun("a_stopped_leader_pauses_replication_only", "WAL");
+    let mut leader = home.serving();
+    leader.ask("judge").unwrap();
+    leader.ask("sync").unwrap();
+    assert_eq!(home.leader(), Some(leader.pid()));
+    let mut other = home.serving();
+    other.ask("transact").unwrap();
+    leader.signal(Signal::STOP);
+    let stored = home.remote.newest();
+    let (mut lives, began) = (std::collections::BTreeSet::new(), Instant::now());
+    for n in 0..40 {
+        other.ask("transact").unwrap();
+        if n % 10 == 9 {
+            other.ask("PRAGMA wal_checkpoint(RESTART)").unwrap();
+        }
+        lives.extend(salt(&home.path()));
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "40 commits took {:?}", began.elapsed());
+    assert!(lives.len() >= 3, "the WAL was reset by the others: {} lives", lives.len());
+    assert!(home.remote.newest() <= stored + 1, "nobody else replicates meanwhile");
+    let status = other.ask("status").unwrap();
+    assert!(status.contains(&leader.pid().to_string()) && status.contains("stopped"), "{status}");
+    leader.signal(Signal::CONT);
+    other.ask("sync").unwrap();
+    other.ask("image").unwrap();
+    home.assert_equal(false, "after the Leader went on");
+    all([leader.leave(), other.leave()]);
+}
+
+// Goal: a Leader that closes its last connection hands over while others go on. Method: the process stays, its
+// connection goes; the other's commits are stored in time.
+#[test]
+fn a_leader_without_connection_hands_over() {
+    play();
+    let home = Home::begun("a_leader_without_connection_hands_over", "WAL");
+    let mut first = home.serving();
+    first.ask("transact").unwrap();
+    first.ask("sync").unwrap();
+    assert_eq!(home.leader(), Some(first.pid()));
+    let mut second = home.serving();
+    second.ask("transact").unwrap();
+    first.ask("close").unwrap();
+    let stored = home.remote.newest();
+    second.ask("transact").unwrap();
+    let took = until("the other process replicates", HAND_OVER, || home.remote.newest() > stored);
+    println!("hand-over after a close: {took:?}");
+    for _ in 0..10 {
+        second.ask("transact").unwrap();
+    }
+    second.ask("sync").unwrap();
+    second.ask("image").unwrap();
+    home.assert_equal(false, "after the hand-over");
+    // And back: the first one opens again, the second one leaves.
+    first.ask("open").unwrap();
+    first.ask("transact").unwrap();
+    all([second.leave()]);
+    first.ask("transact").unwrap();
+    first.ask("sync").unwrap();
+    first.ask("image").unwrap();
+    home.assert_equal(false, "after the way back");
+    all([first.leave()]);
+}
+
+// Goal: of many processes that open a missing database one restores, and all see its rows. Method: ten at once, and a
+// bucket that counts how often the image is fetched.
+#[test]
+fn one_process_restores_for_ten() {
+    play();
+    let mut home = Home::new("one_process_restores_for_ten");
+    home.remote = Remote::bucket();
+    let mut command = home.order("begin", "up");
+    command.env("CREW_MODE", "WAL");
+    all([Member::start(command).leave()]);
+    let mut last = home.serving();
+    for _ in 0..5 {
+        last.ask("transact").unwrap();
+    }
+    last.ask("sync").unwrap();
+    all([last.leave()]);
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(home.folder.path().join(name)); // a clean close leaves the first one only
+    }
+    std::fs::remove_dir_all(home.folder.path().join(".app.db-litestream")).unwrap();
+    let fetches = |home: &Home| {
+        let Remote::Bucket { proxy, .. } = &home.remote else { panic!("a bucket") };
+        let seen = proxy.server.seen();
+        seen.iter().filter(|request| request.method == "GET" && request.target.contains("/0009/")).count()
+    };
+    let before = fetches(&home);
+    let mut crew: Vec<Member> = (0..10).map(|_| Member::start(home.order("serve", "up"))).collect();
+    std::thread::scope(|scope| {
+        for member in &mut crew {
+            scope.spawn(|| {
+                member.ask("open").unwrap();
+                let n: i64 = member.ask("judge").unwrap().parse().unwrap();
+                assert!((5..15).contains(&n), "{n} transactions");
+                member.ask("transact").unwrap();
+            });
+        }
+    });
+    assert_eq!(fetches(&home) - before, 1, "the image is fetched once");
+    let last = &mut crew[0];
+    assert_eq!(last.ask("judge").unwrap(), "15");
+    last.ask("sync").unwrap();
+    last.ask("image").unwrap();
+    home.assert_equal(false, "after ten openers");
+    all(crew.into_iter().map(Member::leave));
+}
