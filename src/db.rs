@@ -411,10 +411,15 @@ impl Db {
         if !self.replicates() {
             return Err(Error::State(format!("{} is not replicated", self.path().display())));
         }
+        self.report.wait(self.ask(), timeout)
+    }
+
+    /// Asks for everything committed so far to be stored; the ticket to wait for in the report.
+    pub(crate) fn ask(self: &Arc<Db>) -> u64 {
         let ticket = self.report.ask();
         self.start();
         self.call();
-        self.report.wait(ticket, timeout)
+        ticket
     }
 }
 
