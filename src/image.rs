@@ -67,6 +67,10 @@ pub fn header(base: &dyn BaseFile) -> Result<Option<Header>> {
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(Error::io("read", "the database", e)),
     }
+    // A first transaction that is not committed, or a backup that is not complete.
+    if raw == [0u8; 100] {
+        return Ok(None);
+    }
     let page_size = PageSize::from_header([raw[16], raw[17]])?;
     let commit = u32::from_be_bytes(raw[28..32].try_into().expect("four bytes of a longer array"));
     let by_size = base.size().map_err(|e| Error::io("stat", "the database", e))? / u64::from(page_size.get());

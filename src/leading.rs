@@ -231,7 +231,7 @@ impl<'a> Leading<'a> {
         }
         let base = self.db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
         let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
-        Ok(if moved { None } else { Some(Held { base, _turn: turn }) })
+        Ok(if moved { None } else { Some(Held { base, turn }) })
     }
 
     /// Makes one file of what is pending and puts it.
@@ -447,5 +447,5 @@ impl<'a> Leading<'a> {
 /// meanwhile is deleted, and SQLite's log has nothing to say about it.
 pub(crate) struct Held<'a> {
     pub(crate) base: Box<dyn BaseFile>,
-    _turn: Reading<'a>,
+    pub(crate) turn: Reading<'a>,
 }

@@ -113,6 +113,9 @@ pub const SHORT: Duration = Duration::from_millis(50);
 /// A pause between two readings that disagree.
 pub const BLINK: Duration = Duration::from_millis(5);
 
+/// Time at the end of a process that locks of others, or another process's Leader, are waited for.
+pub const LEAVING: Duration = Duration::from_secs(2);
+
 /// Time that a connection waits for an image to let go of the database.
 pub const GIVE_WAY: Duration = Duration::from_secs(2);
 
