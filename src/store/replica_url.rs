@@ -72,9 +72,12 @@ impl ReplicaUrl {
             return Err(Error::Usage(format!("the replica URL is empty; {EXAMPLES}")));
         }
         if text.chars().any(char::is_control) {
-            return Err(Error::Usage(format!("the replica URL {text:?} holds a control character; {EXAMPLES}")));
+            return Err(usage(text, "holds a control character"));
         }
         let Some((scheme, rest)) = split_scheme(text) else {
+            if text.contains("://") && !text.starts_with(['/', '.']) {
+                return Err(usage(text, "has no scheme before `://`"));
+            }
             no_store_keys(text, extra)?;
             return folder(PathBuf::from(text));
         };
@@ -200,7 +203,7 @@ fn usage(url: &str, problem: &str) -> Error {
         },
         None => url.to_string(),
     };
-    Error::Usage(format!("replica URL `{shown}` {problem}; {EXAMPLES}"))
+    Error::Usage(format!("replica URL `{}` {problem}; {EXAMPLES}", shown.escape_debug()))
 }
 
 /// Scheme and the rest behind `://`; `None` for a plain path. A scheme without slashes is taken as one, so that it is refused.
