@@ -379,7 +379,7 @@ impl Db {
 
     /// Something went wrong where SQLite must not be told: said once, shown in the status.
     pub(crate) fn note(&self, what: &str, e: &Error) {
-        self.report.trouble(what, e);
+        self.report.trouble(what, &self.spool.with_remedy(e.clone()));
     }
 
     /// What an operator wants to know.

@@ -46,7 +46,14 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
     let replica = db.replica().expect("only databases with a replica are prepared");
     let filling = db.spool().path(FILLING).exists();
     match Stat::of(db.path())? {
-        Some(stat) if stat.size > 0 && !filling => existing(db, replica),
+        Some(stat) if stat.size > 0 && !filling => match db.spool().state() {
+            Ok(state) => existing(db, replica, state),
+            // A Spool that cannot be read keeps nobody from a file that is there; the status says what to do.
+            Err(e) => {
+                db.note("spool", &e);
+                Ok(())
+            }
+        },
         _ if replica.settings.restore == Restore::Never => Ok(()),
         _ => missing(db, replica, ask),
     }
@@ -55,22 +62,26 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
 // ---- a file that is there ----
 
 /// It opens, also when the store is down; but where the store is beyond what this machine stored, it does not.
-fn existing(db: &Arc<Db>, replica: &Replica) -> Result<()> {
+fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) -> Result<()> {
     // A worker of this process leads or follows already; fcntl would not even notice the second asking.
     if db.looked.swap(true, Ordering::Relaxed) || db.has_worked() {
         return Ok(());
     }
     let spool = db.spool();
     let settings = &replica.settings;
-    let Some(state) = spool.state()? else { return first_use(db, replica) };
+    let Some(state) = state else { return first_use(db, replica) };
     if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
         return Ok(());
     }
     // Another process leads: what the store has is its.
-    if !db.leadership.hold(spool)? {
-        return Ok(());
+    match db.leadership.hold(spool) {
+        Ok(true) => db.leadership.resign(),
+        Ok(false) => return Ok(()),
+        Err(e) => {
+            db.note("spool", &e);
+            return Ok(());
+        }
     }
-    db.leadership.resign();
     let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::newest(&store));
     let beyond = match looked {
         Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),

@@ -186,6 +186,7 @@ impl<'a> Worker<'a> {
 
     /// The store or the disk refused: how long to wait before the next try.
     fn failed(&mut self, ticket: u64, e: &Error) -> Duration {
+        let e = &self.db.spool().with_remedy(e.clone());
         self.db.report.error(Some(e));
         match e {
             Error::Conflict(what) => {

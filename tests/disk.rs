@@ -148,7 +148,7 @@ fn a_spool_of_somebody_else_is_said_and_commits_go_on() {
         std::fs::set_permissions(spool(&home), std::fs::Permissions::from_mode(0o500)).unwrap();
         let mut member = early.unwrap_or_else(|| serving(&home));
         assert_commits_go_on(&mut member);
-        assert_status_says(&mut member, &[".app.db-litestream", "ermission"]);
+        assert_status_says(&mut member, &[".app.db-litestream", "ermission", "chown"]);
         std::fs::set_permissions(spool(&home), std::fs::Permissions::from_mode(0o700)).unwrap();
         give(home.folder.path());
         assert_all_is_stored(&home, &mut member, &story);
@@ -173,7 +173,7 @@ fn a_file_in_the_place_of_the_spool_is_said_and_commits_go_on() {
         std::fs::write(spool(&home), "in the way").unwrap();
         let mut member = early.unwrap_or_else(|| serving(&home));
         assert_commits_go_on(&mut member);
-        assert_status_says(&mut member, &[".app.db-litestream"]);
+        assert_status_says(&mut member, &[".app.db-litestream", "move away the file"]);
         std::fs::remove_file(spool(&home)).unwrap();
         std::fs::rename(&aside, spool(&home)).unwrap();
         assert_all_is_stored(&home, &mut member, &format!("in place while it runs: {running}"));
@@ -229,7 +229,7 @@ fn a_full_disk_below_the_spool_costs_no_commit() {
     assert_all_is_stored(&home, &mut member, "before");
     let filler = disk.fill();
     assert_commits_go_on(&mut member);
-    assert_status_says(&mut member, &["No space left"]);
+    assert_status_says(&mut member, &["No space left", "make room"]);
     std::fs::remove_file(filler).unwrap();
     assert_all_is_stored(&home, &mut member, "there is room again");
     for (txid, pages, commit) in home.remote.files_after(2) {

@@ -65,6 +65,9 @@ impl Spool {
                 }
                 Ok(())
             }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && !self.exists() => {
+                Err(self.with_remedy(Error::io("open", &self.folder, std::io::ErrorKind::NotADirectory.into())))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) => Err(Error::State(format!(
                 "the folder {} cannot be made ({e}): replication keeps its state there; give this user write permission on {}",
@@ -72,6 +75,26 @@ impl Spool {
                 self.folder.parent().unwrap_or(Path::new("/")).display()
             ))),
         }
+    }
+
+    /// An error of the system about a file in here, with what a person can do about it.
+    pub fn with_remedy(&self, e: Error) -> Error {
+        let Error::Io { path, kind, .. } = &e else { return e };
+        // An LTX file that is being encoded has no path where its writer fails: it stands in here.
+        let full = *kind == std::io::ErrorKind::StorageFull && path.is_relative();
+        if !path.starts_with(&self.folder) && !full {
+            return e;
+        }
+        let remedy = match kind {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                "give this process's user the folder and all in it (chown -R)"
+            }
+            std::io::ErrorKind::NotADirectory => "move away the file that stands where the folder should be",
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "make room on its disk",
+            _ => return e,
+        };
+        let folder = self.folder.display();
+        Error::State(format!("{e}; replication keeps its state in {folder}: {remedy}, and it goes on by itself"))
     }
 
     /// The path of a file in here.
