@@ -61,6 +61,7 @@ class Workspace:
     def take(self, path, name=None):
         """Copies a file or a folder."""
         path, target = pathlib.Path(path), self.folder / (name or pathlib.Path(path).name)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             shutil.copytree(path, target, symlinks=True)
         else:

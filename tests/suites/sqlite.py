@@ -18,7 +18,7 @@ import harness
 
 STORAGE = ["wal*", "crash*", "pager*", "lock*", "journal*", "exclusive*", "vacuum*", "backup*", "mmap*", "syscall", "io"]
 # Minutes each, and nothing that the others lack: `--slow` takes them along.
-SLOW = {"walcrash3", "walslow", "walthread", "walbig"}
+SLOW = {"backup_ioerr", "backup_malloc", "walcrash3", "walslow", "walthread", "walbig"}
 LIMIT = 600
 VERYQUICK_LIMIT = 3600
 
@@ -57,9 +57,19 @@ def detail(output, test):
 
 
 def chosen(folder, patterns, slow):
-    names = sorted(path.stem for path in (folder / "source/test").glob("*.test"))
+    names = sorted(path.stem for path in (folder / "sqlite3/test").glob("*.test"))
     wanted = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     return [name for name in wanted if slow or name not in SLOW]
+
+
+def in_order_of_completion(started, names):
+    """Names of files, each when both of its sides are done."""
+    whose = {future: name for (_, name), future in started.items()}
+    left = {name: len(harness.SIDES) for name in names}
+    for future in concurrent.futures.as_completed(whose):
+        left[whose[future]] -= 1
+        if left[whose[future]] == 0:
+            yield whose[future]
 
 
 def main():
@@ -76,7 +86,7 @@ def main():
     with harness.Workspace() as workspace:
         fixture = workspace.take(folder / "build/suites/testfixture")
         for part in ("test", "ext"):
-            workspace.take(folder / "source" / part)
+            workspace.take(folder / "sqlite3" / part)
         preload = harness.build_library(workspace.folder, "preload")
         without_sync = {"LD_PRELOAD": str(harness.build_library(workspace.folder, "nosync"))}
         if options.all:
@@ -95,7 +105,7 @@ def main():
             started = {(side, name): pool.submit(one, side, name) for name in names for side in harness.SIDES}
             problems, totals = [], {side: [0, 0, 0.0] for side in harness.SIDES}
             starts = compared = 0
-            for name in names:
+            for name in in_order_of_completion(started, names):
                 plain, ours = (started[side, name].result()[0] for side in harness.SIDES)
                 count, differing = started["ours", name].result()[1]
                 compared += count
