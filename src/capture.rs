@@ -5,6 +5,7 @@
 
 use crate::base::{ReadAt, Region};
 use crate::error::{Error, Result};
+use crate::ltx::checksum::page;
 use crate::page::{PageSize, Pgno};
 use crate::spool::{Head, Spool};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, WalHeader, frame_checksum, frame_offset};
@@ -114,13 +115,20 @@ pub struct ChainEnd {
     pub commit: u32,
     /// Size of the pages.
     pub page_size: PageSize,
-    /// Distinct commits (a padded one repeats its last frame).
+    /// Commit frames.
     pub commits: u32,
+    /// Those that repeat the frame before them byte for byte: padding up to a sector, or a commit that changed nothing.
+    pub repeats: u32,
 }
 
 /// Follows the chain of checksums from `start` (the start of the file where it is of another life). Sound only where nobody else can write: under
 /// EXCLUSIVE, or where the end is known to be committed. `None` where the file holds no commit after `start`.
 pub fn chain(wal: &dyn ReadAt, start: Option<Cursor>) -> Result<Option<ChainEnd>> {
+    chain_up_to(wal, start, u32::MAX)
+}
+
+/// [`chain`] of the first frames only: up to where the wal-index says that everything is committed.
+pub fn chain_up_to(wal: &dyn ReadAt, start: Option<Cursor>, frames_max: u32) -> Result<Option<ChainEnd>> {
     let failed = |e| Error::io("read", "-wal", e);
     if wal.size().map_err(failed)? < HEADER_BYTES as u64 {
         return Ok(None);
@@ -134,6 +142,7 @@ pub fn chain(wal: &dyn ReadAt, start: Option<Cursor>) -> Result<Option<ChainEnd>
     };
     let frame_bytes = FRAME_HEADER_BYTES + header.page_size.bytes();
     let frames = ((wal.size().map_err(failed)? - HEADER_BYTES as u64) / frame_bytes as u64) as u32;
+    let frames = frames.min(frames_max);
     let mut buf = vec![0u8; frame_bytes * (SCAN_BYTES / frame_bytes).max(1)];
     let mut end: Option<ChainEnd> = None;
     let mut last = None;
@@ -149,10 +158,16 @@ pub fn chain(wal: &dyn ReadAt, start: Option<Cursor>) -> Result<Option<ChainEnd>
             }
             at = Cursor { salt: header.salt, frame: at.frame + 1, checksum };
             if frame.commit != 0 {
-                let repeated = last == Some((frame.pgno, frame.commit));
-                let commits = end.map_or(0, |end| end.commits) + u32::from(!repeated);
-                end = Some(ChainEnd { cursor: at, commit: frame.commit, page_size: header.page_size, commits });
-                last = Some((frame.pgno, frame.commit));
+                let this = (frame.commit, page(frame.pgno, &raw[FRAME_HEADER_BYTES..]));
+                let (commits, repeats) = end.map_or((0, 0), |end| (end.commits, end.repeats));
+                end = Some(ChainEnd {
+                    cursor: at,
+                    commit: frame.commit,
+                    page_size: header.page_size,
+                    commits: commits + 1,
+                    repeats: repeats + u32::from(last == Some(this)),
+                });
+                last = Some(this);
             } else {
                 last = None;
             }

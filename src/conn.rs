@@ -69,18 +69,21 @@ impl Conn {
 
     /// Before `xLock` is forwarded.
     pub fn locking(&mut self, level: Lock) {
-        if level == Lock::Exclusive {
-            self.claim.lock(&self.db.turns);
+        if matches!(level, Lock::Reserved | Lock::Exclusive) {
+            self.claim.lock(&self.db.turns, level == Lock::Exclusive);
         }
     }
 
-    /// The base has answered `xLock(EXCLUSIVE)`, whatever it said; before `locked`.
+    /// The base has answered what `locking` announced, whatever it said; before `locked`.
     pub fn lock_answered(&mut self) {
         self.claim.answered(&self.db.turns);
     }
 
     /// After the base granted `xLock(level)`. `wal` is this connection's `-wal` handle, where one is open.
     pub fn locked(&mut self, level: Lock, database: &dyn ReadAt, wal: Option<&dyn ReadAt>) -> Answer {
+        if level == Lock::Exclusive && self.lock < level {
+            self.db.turns.exclusive_held();
+        }
         self.lock = self.lock.max(level);
         if level == Lock::Shared {
             self.db.touched();
@@ -100,6 +103,7 @@ impl Conn {
     pub fn unlocking(&mut self, level: Lock) {
         fault::point("unlocking");
         if self.lock == Lock::Exclusive && level < Lock::Exclusive {
+            self.db.turns.exclusive_over();
             self.db.set_closing(None);
             self.db.set_exclusive(None);
             self.rollback.unlocked();
@@ -275,7 +279,7 @@ impl Conn {
         let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
         let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(()) };
         let Some(chain) = capture::chain(wal, None)? else { return Ok(()) };
-        if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits) {
+        if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits, chain.repeats) {
             spool.link(links.newest(), &Link::Begin { salt: header.salt, follows: end.cursor })?;
         }
         Ok(())
@@ -287,7 +291,7 @@ impl Conn {
         let Some(header) = self.look() else { return Answer::Forward };
         let (Some(cursor), Some(page_size)) = (header.cursor(), header.page_size) else { return Answer::Forward };
         self.edge(Some(wal));
-        let end = ChainEnd { cursor, commit: header.pages, page_size, commits: 0 };
+        let end = ChainEnd { cursor, commit: header.pages, page_size, commits: 0, repeats: 0 };
         match self.save(&end, wal) {
             Ok(()) => {
                 self.db.end(cursor, header.pages, header.change);
@@ -303,7 +307,7 @@ impl Conn {
         let (end, change) = match self.look() {
             Some(header) => match (header.cursor(), header.page_size) {
                 (Some(cursor), Some(page_size)) => {
-                    (ChainEnd { cursor, commit: header.pages, page_size, commits: 0 }, header.change)
+                    (ChainEnd { cursor, commit: header.pages, page_size, commits: 0, repeats: 0 }, header.change)
                 }
                 _ => return Answer::Forward,
             },
@@ -407,6 +411,9 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        if self.lock == Lock::Exclusive {
+            self.db.turns.exclusive_over();
+        }
         self.claim.answered(&self.db.turns);
         self.claim.checkpointed(&self.db.turns);
         self.db.hide(self.id);

@@ -311,10 +311,11 @@ impl Db {
         }
     }
 
-    /// The wal-index's count of commits, for proofs of continuity.
-    pub(crate) fn change(&self) -> Option<u32> {
+    /// The wal-index's count of commits and the frame up to which it counts, for proofs of continuity.
+    pub(crate) fn change(&self) -> Option<(u32, u32)> {
         let views = lock(&self.views);
-        views.last().and_then(|(_, region)| IndexHeader::look(&**region)).map(|header| header.change)
+        let header = views.last().and_then(|(_, region)| IndexHeader::look(&**region));
+        header.map(|header| (header.change, header.mx_frame))
     }
 
     /// True where the database was in a rollback-journal mode when it was last looked at.
@@ -410,10 +411,15 @@ impl Db {
         if !self.replicates() {
             return Err(Error::State(format!("{} is not replicated", self.path().display())));
         }
+        self.report.wait(self.ask(), timeout)
+    }
+
+    /// Asks for everything committed so far to be stored; the ticket to wait for in the report.
+    pub(crate) fn ask(self: &Arc<Db>) -> u64 {
         let ticket = self.report.ask();
         self.start();
         self.call();
-        self.report.wait(ticket, timeout)
+        ticket
     }
 }
 

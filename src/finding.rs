@@ -1,11 +1,11 @@
 //! What is committed and not stored? The Leader's look: lives, Segments and the WAL walked to the newest commit,
 //! and the proof that nothing else was written. Where there is none, continuity is lost, and says why.
 
-use crate::base::{BaseFile, Lock};
+use crate::base::Lock;
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::image;
-use crate::leading::Leading;
+use crate::leading::{Held, Leading};
 use crate::leftover;
 use crate::limits;
 use crate::link;
@@ -106,12 +106,13 @@ impl Leading<'_> {
             let published = end.is_some_and(|end| end.cursor.same_point(to));
             return Ok(if published { Proof::Whole } else { Proof::Busy });
         }
-        let proven = self.prove_under_shared(&*held.base, links, to);
+        let proven = self.prove_under_shared(&held, links, to);
         held.base.unlock(Lock::None).map_err(failed)?;
         proven
     }
 
-    fn prove_under_shared(&mut self, base: &dyn BaseFile, links: &Links, to: &Cursor) -> Result<Proof> {
+    fn prove_under_shared(&mut self, held: &Held<'_>, links: &Links, to: &Cursor) -> Result<Proof> {
+        let base = &*held.base;
         let Some(header) = image::header(base)? else { return Ok(Proof::Whole) };
         self.db.report.journal(!header.wal);
         if crate::copy::journal_is_hot(self.db.path()) {
@@ -130,7 +131,7 @@ impl Leading<'_> {
             return Ok(Proof::Whole);
         }
         // Left by a writer that died after its commit? Under RESERVED, as whoever writes next would find it.
-        if !base.lock(Lock::Reserved).map_err(|e| Error::io("lock", self.db.path(), e))? {
+        if !held.turn.may_reserve() || !base.lock(Lock::Reserved).map_err(|e| Error::io("lock", self.db.path(), e))? {
             return Ok(Proof::Busy);
         }
         let found = leftover::resolve(self.db.spool(), base, &stat, header.hash, end)?;
@@ -149,9 +150,11 @@ impl Leading<'_> {
         if header.salt != salt || end.stat != *stat {
             return Ok(());
         }
-        let chain = crate::capture::chain(&WalFile(file), None)?;
-        if let (Some(chain), Some(change)) = (chain, self.db.change())
-            && link::began(&end, stat, change, chain.commits)
+        let Some((change, frames)) = self.db.change() else { return Ok(()) };
+        let chain = crate::capture::chain_up_to(&WalFile(file), None, frames)?;
+        // A reset in between cuts the chain short of the frames that were counted.
+        if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
+            && link::began(&end, stat, change, chain.commits, chain.repeats)
         {
             links.assume(Link::Begin { salt, follows: end.cursor });
         }

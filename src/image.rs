@@ -6,6 +6,7 @@
 
 use crate::base::{BaseFile, Lock, Region};
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::page::{PageSize, Pgno};
 use crate::reader::open_wal;
 use crate::spool::{End, Stat, header_hash, random};
@@ -16,6 +17,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Tries to take a read mark before the image is left for later.
 const MARK_TRIES: usize = 16;
@@ -67,11 +69,49 @@ pub fn header(base: &dyn BaseFile) -> Result<Option<Header>> {
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(Error::io("read", "the database", e)),
     }
+    // A first transaction that is not committed, or a backup that is not complete.
+    if raw == [0u8; 100] {
+        return Ok(None);
+    }
     let page_size = PageSize::from_header([raw[16], raw[17]])?;
     let commit = u32::from_be_bytes(raw[28..32].try_into().expect("four bytes of a longer array"));
     let by_size = base.size().map_err(|e| Error::io("stat", "the database", e))? / u64::from(page_size.get());
     let commit = if commit == 0 { by_size as u32 } else { commit };
     Ok(Some(Header { page_size, commit, wal: raw[18] == 2 && raw[19] == 2, hash: header_hash(&raw) }))
+}
+
+/// Images after which continuity is lost at once are made ever more seldom: whatever goes on there, it must not fill
+/// the store.
+#[derive(Default)]
+pub(crate) struct Pace {
+    in_vain: u32,
+    began: Option<Instant>,
+    took: Duration,
+}
+
+impl Pace {
+    /// Everything is stored: continuity holds.
+    pub(crate) fn settled(&mut self) {
+        self.in_vain = 0;
+    }
+
+    /// How long the next image has to wait: not at all, unless the last one was in vain.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        let pause = limits::IMAGE_PAUSE.0.saturating_mul(1 << self.in_vain.min(16)).min(limits::IMAGE_PAUSE.1);
+        let over = self.began? + self.took + pause.max(self.took);
+        (self.in_vain > 0 && now < over).then(|| over - now)
+    }
+
+    /// An image begins.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.in_vain += 1;
+        (self.began, self.took) = (Some(now), Duration::ZERO);
+    }
+
+    /// It was made.
+    pub(crate) fn end(&mut self, now: Instant) {
+        self.took = self.began.map_or(Duration::ZERO, |began| now - began);
+    }
 }
 
 impl<'a> Snapshot<'a> {
@@ -272,6 +312,11 @@ fn recent(stat: &Stat) -> bool {
     (now - stat.modified).abs() < TICK
 }
 
+/// True where no wal-index stands beside the database.
+pub(crate) fn shm_is_gone(database: &Path) -> bool {
+    std::fs::metadata(shm_path(database)).is_err()
+}
+
 fn shm_path(database: &Path) -> std::path::PathBuf {
     suffixed(database, "-shm")
 }
@@ -285,4 +330,31 @@ fn suffixed(database: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: a storm of images dies down, and a single one never waits. Method: images in vain on an imagined clock.
+    #[test]
+    fn images_in_vain_become_seldom() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        assert_eq!(pace.wait(now), None, "the first one");
+        let (mut images, start) = (0, now);
+        while now - start < Duration::from_secs(600) {
+            match pace.wait(now) {
+                Some(pause) => now += pause,
+                None => {
+                    pace.begin(now);
+                    now += Duration::from_millis(10);
+                    pace.end(now);
+                    images += 1;
+                }
+            }
+        }
+        assert!((100..200).contains(&images), "{images} in ten minutes");
+        pace.settled();
+        assert_eq!(pace.wait(now), None, "after continuity held");
+    }
 }

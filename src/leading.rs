@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::finding::{Found, journal_is_wal};
 use crate::history::{self, History, Site};
-use crate::image::{self, Snapshot};
+use crate::image::{self, Pace, Snapshot};
 use crate::limits;
 use crate::ltx::{Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
@@ -23,6 +23,7 @@ use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::worker::Turn;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The Leader of one database.
 pub(crate) struct Leading<'a> {
@@ -33,6 +34,7 @@ pub(crate) struct Leading<'a> {
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
+    pace: Pace,
     /// The waiting file is of a database that another has replaced: it is stored, and leads to no Cursor here.
     adrift: bool,
     /// The newest file is a snapshot: a raw one follows at once, for Litestream goes on from raw files.
@@ -122,7 +124,18 @@ impl<'a> Leading<'a> {
         db.report.phase(Phase::Replicating);
         let lone_snapshot = state.txid == Txid(1);
         let outgoing = outgoing.pop();
-        Ok(Leading { db, store, state, outgoing, settled: None, copying: None, adrift, lone_snapshot, history })
+        Ok(Leading {
+            db,
+            store,
+            state,
+            outgoing,
+            settled: None,
+            copying: None,
+            pace: Pace::default(),
+            adrift,
+            lone_snapshot,
+            history,
+        })
     }
 
     /// One turn. `woken` is false at a beat where nobody called. Upkeep begins where no file waits to be put.
@@ -164,6 +177,7 @@ impl<'a> Leading<'a> {
         }
         match self.find()? {
             Found::Nothing => {
+                self.pace.settled();
                 self.settled = Some((look, stat));
                 Ok(Turn::Stored)
             }
@@ -231,7 +245,7 @@ impl<'a> Leading<'a> {
         }
         let base = self.db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
         let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
-        Ok(if moved { None } else { Some(Held { base, _turn: turn }) })
+        Ok(if moved { None } else { Some(Held { base, turn }) })
     }
 
     /// Makes one file of what is pending and puts it.
@@ -360,11 +374,19 @@ impl<'a> Leading<'a> {
     fn image(&mut self, why: &str) -> Result<Turn> {
         let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
-        self.db.report.phase(Phase::Imaging);
         self.db.report.journal(!header.wal);
         self.state.cursor = None;
         if !header.wal {
+            self.db.report.phase(Phase::Imaging);
             return self.image_by_slices(held);
+        }
+        if self.db.change().is_some() && image::shm_is_gone(self.db.path()) {
+            let why = "its -wal and -shm were deleted while this process has it open (a connection was carried across a fork, or somebody removed them): what is written to them now is lost to everybody; close it and open it again";
+            self.db.report.phase(Phase::Failed(why.into()));
+            return Ok(Turn::Later(limits::BEAT.1));
+        }
+        if let Some(pause) = self.pace.wait(Instant::now()) {
+            return Ok(Turn::Later(pause));
         }
         let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
@@ -374,6 +396,8 @@ impl<'a> Leading<'a> {
         if self.state.txid > Txid(0) {
             log::info!(target: "litestream", "{}: a new image is made as {}: {why}", self.db.path().display(), self.state.txid.next());
         }
+        self.db.report.phase(Phase::Imaging);
+        self.pace.begin(Instant::now());
         self.state.image = Some(snapshot.cursor);
         self.state.end = snapshot.end;
         self.state.end_after = self.db.spool().links()?.newest();
@@ -384,6 +408,7 @@ impl<'a> Leading<'a> {
         let span = self.image_span(txid, snapshot.page_size);
         let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
         let still = snapshot.held(db.path())?;
+        self.pace.end(Instant::now());
         drop(snapshot);
         drop(held);
         self.image_done(image, still)
@@ -447,5 +472,5 @@ impl<'a> Leading<'a> {
 /// meanwhile is deleted, and SQLite's log has nothing to say about it.
 pub(crate) struct Held<'a> {
     pub(crate) base: Box<dyn BaseFile>,
-    _turn: Reading<'a>,
+    pub(crate) turn: Reading<'a>,
 }

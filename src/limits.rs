@@ -7,8 +7,9 @@ use std::time::Duration;
 /// Time for a connection to be made, unless the store's patience is shorter.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time without a byte moving after which a call to a store fails. There is no limit on the whole of a body.
-pub const NO_PROGRESS: Duration = Duration::from_secs(15);
+/// Time without a byte moving after which a call to a store fails: uploads go on within this time of a fault's end,
+/// also where a request is never answered. There is no limit on the whole of a body.
+pub const NO_PROGRESS: Duration = Duration::from_secs(10);
 
 /// Bytes that the system may hold in its own buffers while an upload seems to stand still.
 pub const SEND_BUFFER: u64 = 4 << 20;
@@ -112,6 +113,12 @@ pub const SHORT: Duration = Duration::from_millis(50);
 
 /// A pause between two readings that disagree.
 pub const BLINK: Duration = Duration::from_millis(5);
+
+/// First and longest pause between two images where continuity was lost right after one.
+pub const IMAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Time at the end of a process that locks of others, or another process's Leader, are waited for.
+pub const LEAVING: Duration = Duration::from_secs(2);
 
 /// Time that a connection waits for an image to let go of the database.
 pub const GIVE_WAY: Duration = Duration::from_secs(2);

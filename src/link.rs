@@ -19,10 +19,11 @@ pub fn begins(end: &End, stat: &Stat, change: Option<u32>) -> bool {
     end.stat == *stat && change.is_none_or(|change| change == 0 || change == end.change)
 }
 
-/// A life with `commits` commits in it, met without its Begin, continues `end`. `stat` was taken after the
-/// wal-index was read.
-pub fn began(end: &End, stat: &Stat, change: u32, commits: u32) -> bool {
-    end.stat == *stat && (change == end.change.wrapping_add(commits) || change <= commits)
+/// A life with `commits` commit frames in it, met without its Begin, continues `end`. `stat` was taken after the
+/// wal-index was read. Of those frames `repeats` are each the one before again: all of them are padding, or none.
+pub fn began(end: &End, stat: &Stat, change: u32, commits: u32, repeats: u32) -> bool {
+    let counted = |commits| change == end.change.wrapping_add(commits);
+    end.stat == *stat && (counted(commits) || counted(commits - repeats) || change <= commits)
 }
 
 /// The newest point of this life that is durable elsewhere: a Gate saves what comes after it.
@@ -61,10 +62,13 @@ mod tests {
         assert!(begins(&old, &old.stat, None));
         assert!(!begins(&old, &old.stat, Some(11)), "a commit that nobody saw");
         assert!(!begins(&old, &end(8).stat, Some(10)), "somebody wrote the file");
-        assert!(began(&old, &old.stat, 12, 2));
-        assert!(began(&old, &old.stat, 2, 2), "recovered since");
-        assert!(!began(&old, &old.stat, 13, 2));
-        assert!(!began(&old, &end(8).stat, 12, 2));
+        assert!(began(&old, &old.stat, 12, 2, 0));
+        assert!(began(&old, &old.stat, 2, 2, 0), "recovered since");
+        assert!(!began(&old, &old.stat, 13, 2, 0));
+        assert!(!began(&old, &end(8).stat, 12, 2, 0));
+        assert!(began(&old, &old.stat, 13, 9, 6), "padding");
+        assert!(began(&old, &old.stat, 19, 9, 6), "commits that changed nothing");
+        assert!(!began(&old, &old.stat, 16, 9, 6), "neither");
     }
 
     // Goal: a Gate saves no more than it must and never too little. Method: combinations of state and End.

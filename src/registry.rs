@@ -188,15 +188,25 @@ impl Registry {
     pub fn shutdown(&self, timeout: Option<Duration>) -> usize {
         let dbs: Vec<Arc<Db>> = lock(&self.known).dbs.values().filter(|db| db.has_worked()).cloned().collect();
         let began = Instant::now();
+        let asked: Vec<_> = dbs.iter().map(|db| (db, db.ask())).collect();
         let mut left = 0;
-        for db in &dbs {
+        for (db, ticket) in asked {
             let own = db.replica().map_or(Duration::ZERO, |replica| replica.settings.shutdown_sync_timeout);
             let limit = timeout.unwrap_or(own).saturating_sub(began.elapsed());
-            if let Err(e) = db.sync(limit) {
+            if let Err(e) = db.report.wait(ticket, limit) {
                 log::warn!(target: "litestream", "{}: at shutdown: {e}", db.path().display());
                 left += 1;
             }
         }
         left
+    }
+
+    /// The same at the end of the process, when nobody is left to finish a transaction: what only a lock of this
+    /// process's own connections keeps from being stored is not waited for.
+    pub fn leave(&self) {
+        for db in lock(&self.known).dbs.values() {
+            db.turns.process_ends();
+        }
+        self.shutdown(None);
     }
 }

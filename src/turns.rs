@@ -6,7 +6,7 @@
 
 use crate::db::lock;
 use crate::limits;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
@@ -16,6 +16,10 @@ pub(crate) struct Turns {
     held: Mutex<Held>,
     over: Condvar,
     asked: AtomicBool,
+    /// Connections of this process that hold EXCLUSIVE.
+    exclusive: AtomicUsize,
+    /// Since when the process ends.
+    ending: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -24,6 +28,8 @@ struct Held {
     hosts: u32,
     /// The file that is read, by inode, and since when.
     reading: Option<(u64, Instant)>,
+    /// The reader holds RESERVED.
+    reserved: bool,
 }
 
 impl Turns {
@@ -43,14 +49,15 @@ impl Turns {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Before EXCLUSIVE is asked for: the reader lets go, within a bounded time. Paired with `leave`.
-    pub(crate) fn enter(&self) {
+    /// Before EXCLUSIVE is asked for, or RESERVED: a reader that would refuse it lets go, within a bounded time. Paired
+    /// with `leave`.
+    pub(crate) fn enter(&self, exclusive: bool) {
+        let stands_in_the_way = |held: &mut Held| held.reading.is_some() && (exclusive || held.reserved);
         let mut held = lock(&self.held);
         held.hosts += 1;
-        if held.reading.is_some() {
+        if stands_in_the_way(&mut held) {
             self.asked.store(true, Ordering::Relaxed);
-            let waited = self.over.wait_timeout_while(held, limits::GIVE_WAY, |held| held.reading.is_some());
-            drop(waited);
+            drop(self.over.wait_timeout_while(held, limits::GIVE_WAY, stands_in_the_way));
         }
     }
 
@@ -88,14 +95,49 @@ impl Turns {
         }
     }
 
+    /// A connection of this process got EXCLUSIVE.
+    pub(crate) fn exclusive_held(&self) {
+        self.exclusive.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It gave EXCLUSIVE back.
+    pub(crate) fn exclusive_over(&self) {
+        self.exclusive.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The process ends: nobody is left to finish a transaction.
+    pub(crate) fn process_ends(&self) {
+        lock(&self.ending).get_or_insert_with(Instant::now);
+    }
+
+    /// At the end of the process: why a lock is waited for in vain.
+    pub(crate) fn waits_in_vain(&self) -> Option<&'static str> {
+        let since = (*lock(&self.ending))?;
+        if self.exclusive.load(Ordering::Relaxed) > 0 {
+            return Some("the process ends inside a transaction, and what is new cannot be read");
+        }
+        (since.elapsed() > limits::LEAVING).then_some("the database is locked, or the process that leads is silent")
+    }
+
     fn over(&self) {
-        lock(&self.held).reading = None;
+        let mut held = lock(&self.held);
+        (held.reading, held.reserved) = (None, false);
+        drop(held);
         self.over.notify_all();
     }
 }
 
 /// The reader's turn; given back when dropped, after the locks.
 pub(crate) struct Reading<'a>(&'a Turns);
+
+impl Reading<'_> {
+    /// Before the reader takes RESERVED: `false` where a connection is about to.
+    pub(crate) fn may_reserve(&self) -> bool {
+        let mut held = lock(&self.0.held);
+        held.reserved = held.hosts == 0;
+        held.reserved
+    }
+}
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
@@ -112,9 +154,9 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// See [`Turns::enter`].
-    pub(crate) fn lock(&mut self, turns: &Turns) {
+    pub(crate) fn lock(&mut self, turns: &Turns, exclusive: bool) {
         if !self.locking {
-            turns.enter();
+            turns.enter(exclusive);
             self.locking = true;
         }
     }
@@ -160,11 +202,34 @@ mod tests {
                 drop(reading);
             });
             let began = Instant::now();
-            turns.enter();
+            turns.enter(true);
             assert!(began.elapsed() < LONGEST, "the reader was asked and let go");
             assert!(turns.read(1).is_none(), "no reader begins while the host asks for its lock");
             turns.leave();
             assert!(turns.read(1).is_some(), "then it may");
+        });
+    }
+
+    /// Goal: a writer that begins waits for a reader with RESERVED only. Method: a reader before and after it has that.
+    #[test]
+    fn reserved_waits_for_a_reader_that_has_it_only() {
+        let turns = Turns::default();
+        let reading = turns.read(1).expect("nobody is there");
+        turns.enter(false);
+        assert!(!turns.is_asked(), "SHARED does not refuse RESERVED");
+        assert!(!reading.may_reserve(), "a writer is about to begin");
+        turns.leave();
+        assert!(reading.may_reserve());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !turns.is_asked() {
+                    std::thread::yield_now();
+                }
+                drop(reading);
+            });
+            let began = Instant::now();
+            turns.enter(false);
+            assert!(began.elapsed() < LONGEST, "the reader was asked and let go");
         });
     }
 

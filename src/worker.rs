@@ -101,7 +101,12 @@ impl<'a> Worker<'a> {
                     }
                     None
                 }
-                Ok(Turn::Later(pause)) => Some(pause),
+                Ok(Turn::Later(pause)) => {
+                    if let Some(why) = self.db.turns.waits_in_vain() {
+                        self.db.report.fail(ticket, &Error::State(why.into()));
+                    }
+                    Some(pause)
+                }
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
                     if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {

@@ -68,6 +68,12 @@ pub struct RestoreFlags {
     /// Restore the newest state strictly before this time (of Litestream 0.3: at this time or before)
     #[arg(long, value_name = "RFC3339")]
     pub timestamp: Option<String>,
+    /// Stay, and keep the database up to date with its replica
+    #[arg(short = 'f', long = "f")]
+    pub follow: bool,
+    /// Time between two looks of -f
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub follow_interval: String,
     /// Do nothing, successfully, where the database exists
     #[arg(long)]
     pub if_db_not_exists: bool,
@@ -140,7 +146,7 @@ pub struct LtxFlags {
 }
 
 /// Flags that stand alone; `-json=false` is possible all the same.
-const SWITCHES: [&str; 6] = ["if-db-not-exists", "if-replica-exists", "force", "dry-run", "json", "full"];
+const SWITCHES: [&str; 7] = ["if-db-not-exists", "if-replica-exists", "force", "dry-run", "json", "full", "f"];
 
 /// Reads the arguments, the program's name left out.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Parsed {

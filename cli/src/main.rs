@@ -5,6 +5,7 @@
 
 mod args;
 mod check;
+mod follow;
 mod ltx;
 mod older;
 mod output;

@@ -2,6 +2,7 @@
 
 use crate::args::{self, RestoreFlags};
 use crate::check::Check;
+use crate::follow;
 use crate::older;
 use crate::output::{Failure, Notes, print, print_json, table};
 use crate::place::Place;
@@ -14,6 +15,7 @@ use litestream_engine::ltx::Txid;
 use litestream_engine::plan::older::{Until, Wish};
 use litestream_engine::plan::{Plan, Target};
 use litestream_engine::restore::{self as engine, Either, Options, Progress, Rebuilt, Restored};
+use litestream_engine::settings::duration;
 use litestream_engine::store::Store;
 use litestream_engine::v3::{Generation, Index, Moment};
 use serde_json::{Value, json};
@@ -38,6 +40,28 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
         let hint = format!("{EXAMPLE} {}", args::text(url)?);
         return Err(Failure::with_hint("-o is required when restoring from a replica URL", hint));
     };
+    if flags.follow {
+        let mut barred = [
+            ("-txid", flags.txid.is_some()),
+            ("-timestamp", flags.timestamp.is_some()),
+            ("-generation", flags.generation.is_some()),
+            ("-index", flags.index.is_some()),
+            ("-dry-run", flags.dry_run),
+        ]
+        .into_iter();
+        if let Some((name, _)) = barred.find(|(_, given)| *given) {
+            return Err(Failure::new(format!("cannot use -f with {name}: follow mode goes on from the newest state")));
+        }
+        let interval = duration(&flags.follow_interval).ok().filter(|interval| !interval.is_zero());
+        let interval = interval.ok_or_else(|| {
+            let text =
+                format!("invalid value {:?} for flag -follow-interval: must be a duration", flags.follow_interval);
+            Failure::with_hint(text, format!("{EXAMPLE} -f -follow-interval 1s s3://bucket/prefix"))
+        })?;
+        let store = replica::open(url)?;
+        let options = Options { parallelism, ..Options::default() };
+        return follow::run(&store, out, interval, options, flags);
+    }
     if flags.if_db_not_exists && out.exists() {
         notes.info("database already exists, skipping");
         return Ok(());

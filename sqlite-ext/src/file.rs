@@ -10,9 +10,9 @@ use crate::pragma;
 use crate::sql::{ASK, Answer as Asked, Question};
 use libsqlite3_sys::{
     SQLITE_BUSY, SQLITE_FCNTL_CKPT_DONE, SQLITE_FCNTL_COMMIT_ATOMIC_WRITE, SQLITE_FCNTL_COMMIT_PHASETWO,
-    SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_LOCK_EXCLUSIVE,
-    SQLITE_LOCK_NONE, SQLITE_LOCK_SHARED, SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK,
-    SQLITE_SHM_UNLOCK, sqlite3_file, sqlite3_io_methods,
+    SQLITE_FCNTL_PRAGMA, SQLITE_FCNTL_SYNC, SQLITE_FCNTL_VFSNAME, SQLITE_IOERR, SQLITE_LOCK_NONE, SQLITE_LOCK_SHARED,
+    SQLITE_NOTFOUND, SQLITE_OK, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_UNLOCK, sqlite3_file,
+    sqlite3_io_methods,
 };
 use litestream_engine::conn::Answer;
 use std::ffi::{c_char, c_int, c_void};
@@ -87,7 +87,7 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     let before = database.level;
     database.tell((), |conn, _, _| conn.locking(database::lock(level)));
     let rc = forward!(file, xLock, level => SQLITE_IOERR);
-    if level == SQLITE_LOCK_EXCLUSIVE {
+    if level > SQLITE_LOCK_SHARED {
         database.tell((), |conn, _, _| conn.lock_answered());
     }
     if rc != SQLITE_OK {
@@ -96,6 +96,7 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     database.lock_granted(level);
     let answer = database.tell(Answer::Forward, |conn, real, wal| conn.locked(database::lock(level), real, wal));
     if answer == Answer::Busy && level > SQLITE_LOCK_SHARED && Database::can_refuse(before) {
+        database.tell((), |conn, _, _| conn.unlocking(database::lock(before)));
         database.lock_falls(before);
         // SQLite ignores what an unlock answers; the lock is then still held, which is the safe side.
         let _ = forward!(file, xUnlock, if before >= SQLITE_LOCK_SHARED { SQLITE_LOCK_SHARED } else { SQLITE_LOCK_NONE } => SQLITE_IOERR);

@@ -174,7 +174,7 @@ extern "C" fn forked() {
 extern "C" fn at_exit() {
     crate::border::shield("the last sync at exit", (), || {
         if let Some(life) = current() {
-            life.registry.shutdown(None);
+            life.registry.leave();
         }
     });
 }

@@ -6,8 +6,10 @@ A run is one program in a folder of its own. Both sides are the same binary: onl
 import os
 import pathlib
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -19,6 +21,23 @@ AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 SIDES = ("plain", "ours")
 # Seconds that the settling of one database may take, and its restore.
 SETTLE = 60
+# Programs that run now, each the leader of its own group.
+RUNNING = set()
+
+
+def stop(signal_number=None, _frame=None):
+    """Ends everything that was started here."""
+    for process in list(RUNNING):
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    if signal_number is not None:
+        sys.exit(128 + signal_number)
+
+
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
 
 
 class Workspace:
@@ -78,12 +97,14 @@ class Workspace:
         with open(log, "wb") as out:
             process = subprocess.Popen(AS_NOBODY + [str(part) for part in command], cwd=folder, env=env, stdout=out,
                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+            RUNNING.add(process)
             try:
                 code = process.wait(limit)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 code = None
+            RUNNING.discard(process)
         return Run(folder, code, log.read_text(errors="replace"), time.monotonic() - began)
 
 
@@ -133,8 +154,10 @@ def content(path):
 
 def same(one, other):
     """Whether two databases hold the same pages. The journal mode, the change counter and the version number that
-    follows it (bytes 18, 19, 24 to 27, 92 to 99) belong to the file."""
-    own = lambda raw: raw[:18] + raw[20:24] + raw[28:92] + raw[100:]
+    follows it (bytes 18, 19, 24 to 27, 92 to 99) belong to the file; a last page that was never written to its end is
+    zero there."""
+    def own(raw):
+        return (raw[:18] + raw[20:24] + raw[28:92] + raw[100:]).rstrip(b"\0")
     return own(one) == own(other)
 
 
@@ -190,9 +213,9 @@ def compare(workspace, preload, run):
     return compared, problems
 
 
-def build_preload(folder):
-    """The preload library that gives ours to programs whose SQLite is a shared library."""
-    target = pathlib.Path(folder) / "preload.so"
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", target, ROOT / "tests/suites/preload.c", "-ldl"], check=True)
+def build_library(folder, name):
+    """A library to preload, from the C file of that name here."""
+    target = pathlib.Path(folder) / f"{name}.so"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", target, ROOT / f"tests/suites/{name}.c", "-ldl"], check=True)
     target.chmod(0o755)
     return target

@@ -77,7 +77,8 @@ def main():
         fixture = workspace.take(folder / "build/suites/testfixture")
         for part in ("test", "ext"):
             workspace.take(folder / "source" / part)
-        preload = harness.build_preload(workspace.folder)
+        preload = harness.build_library(workspace.folder, "preload")
+        without_sync = {"LD_PRELOAD": str(harness.build_library(workspace.folder, "nosync"))}
         if options.all:
             names, limit = ["veryquick"], VERYQUICK_LIMIT
         else:
@@ -85,7 +86,7 @@ def main():
             names, limit = chosen(folder, patterns, options.slow or bool(options.files)), LIMIT
 
         def one(side, name):
-            run = workspace.run(side, name, [fixture, workspace.folder / "test" / f"{name}.test"], limit)
+            run = workspace.run(side, name, [fixture, workspace.folder / "test" / f"{name}.test"], limit, without_sync)
             compared = harness.compare(workspace, preload, run) if side == "ours" else None
             return Result(run), compared
 

@@ -3,6 +3,7 @@
 //! Every program runs in a folder of the test's own and for a bounded time.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part of this
 
+pub mod older;
 pub mod other_sqlite;
 
 use std::io::Write;

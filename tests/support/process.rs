@@ -17,19 +17,29 @@ import json, os, sqlite3, sys
 loader = sqlite3.connect(':memory:')
 loader.enable_load_extension(True)
 loader.execute('SELECT load_extension(?)', [os.environ['LIBRARY']])
-db = sqlite3.connect(os.environ['DATABASE'], uri=True, isolation_level=None, timeout=20)
+db = None
+def open_database(uri):
+    global db
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=20)
+if os.environ['DATABASE']:
+    open_database(os.environ['DATABASE'])
 print('ready', flush=True)
 for line in sys.stdin:
     try:
         sql = json.loads(line)
-        if ';' in sql:
+        if sql.startswith('open '):
+            open_database(sql[5:])
+            db.execute('SELECT count(*) FROM sqlite_master')
+            print(json.dumps([]), flush=True)
+        elif ';' in sql:
             db.executescript(sql)
             print(json.dumps([]), flush=True)
         else:
             print(json.dumps(db.execute(sql).fetchall()), flush=True)
     except sqlite3.Error as e:
         print(json.dumps({'error': str(e)}), flush=True)
-db.close()
+if db:
+    db.close()
 "#;
 
 /// A running process with one connection.
@@ -48,9 +58,29 @@ impl Process {
 
     #[track_caller]
     pub fn start_uri(uri: &str) -> Process {
+        Process::start_with(uri, &[])
+    }
+
+    /// A process that has the library loaded and opened nothing.
+    pub fn idle() -> Process {
+        Process::start_with("", &[])
+    }
+
+    /// Opens a database and gives the error that this must end in.
+    #[track_caller]
+    pub fn open_error(&mut self, uri: &str) -> String {
+        self.say(&format!("open {uri}"));
+        let answer: serde_json::Value = serde_json::from_str(&self.line()).unwrap();
+        answer["error"].as_str().unwrap_or_else(|| panic!("{uri} was opened")).to_string()
+    }
+
+    /// With variables of its own.
+    #[track_caller]
+    pub fn start_with(uri: &str, variables: &[(&str, &str)]) -> Process {
         let mut child = Command::new("/usr/bin/python3")
             .args(["-c", DRIVER])
             .envs(credentials())
+            .envs(variables.iter().copied())
             .env("LIBRARY", library())
             .env("DATABASE", uri)
             .env_remove("AWS_CA_BUNDLE")
