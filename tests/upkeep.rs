@@ -18,6 +18,7 @@ mod stand_in;
 #[path = "support/mod.rs"]
 mod support;
 
+use litestream_engine::clock::Time;
 use litestream_engine::ltx::{Level, Txid};
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
@@ -190,28 +191,39 @@ fn a_slow_compaction_does_not_delay_what_is_committed() {
     same_pages(&place.image(), &place.restored(Target::Latest));
 }
 
-/// Goal: `retention-enabled=false` never deletes, for buckets that forbid it. Method: the bucket refuses deletions; a
-/// workload with short retention goes on without trouble and every raw file is still there.
+/// Goal: `retention-enabled=false` never deletes, for buckets that forbid it; and any time restores exactly, with few
+/// requests, although the listing shows other times. Method: a workload with short retention goes on without trouble; every
+/// raw file is still there; just before and just after the times of some, the state is what it was then.
 #[test]
-fn without_retention_nothing_is_ever_deleted() {
+fn without_retention_nothing_is_ever_deleted_and_every_time_is_exact() {
     let folder = tempfile::tempdir().unwrap();
     let server = Memory::start(Conditions::Kept);
     let place = in_memory(folder.path(), &server, &format!("{QUICK}&retention-enabled=false"));
     let connection = place.open_wal();
+    let mut images = BTreeMap::new();
     for n in 1..60 {
         step(&connection, n);
-        sync(&connection);
+        images.insert(sync(&connection), place.image());
         std::thread::sleep(Duration::from_millis(100));
     }
     wait_for("a snapshot", Duration::from_secs(20), || {
         server.names().iter().filter(|name| name.contains("/0009/")).count() > 1
     });
     let is_deletion = |request: &stand_in::Request| request.method == "DELETE" || request.query("delete").is_some();
-    let deletions: Vec<_> =
-        server.server.seen().into_iter().filter(is_deletion).map(|request| request.target).collect();
-    let raw = server.names().iter().filter(|name| name.contains("app/0000/")).count();
-    assert!(raw >= 59, "{raw} raw files");
-    let ours: Vec<_> = deletions.iter().filter(|target| target.contains("/000")).collect();
+    let deletions = server.server.seen().into_iter().filter(is_deletion).map(|request| request.target);
+    let ours: Vec<_> = deletions.filter(|target| target.contains("/000")).collect();
     assert!(ours.is_empty(), "{ours:?}");
+    let raw: Vec<_> = place.listing().into_iter().filter(|file| file.level == Level::RAW).collect();
+    assert!(raw.len() >= 59, "{} raw files", raw.len());
+
+    for file in raw.iter().skip(3).step_by(11) {
+        let created = place.store().created(file).unwrap();
+        let before = server.server.count("HEAD");
+        same_pages(&images[&file.span.max], &place.restored(Target::Time(Time(created.0 + 1))));
+        let asked = server.server.count("HEAD") - before;
+        assert!(asked < 100, "{asked} requests for times");
+        let earlier = place.restored(Target::Time(created));
+        same_pages(&images[&Txid(file.span.max.0 - 1)], &earlier);
+    }
     same_pages(&place.image(), &place.restored(Target::Latest));
 }

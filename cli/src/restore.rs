@@ -70,7 +70,7 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
     let options = Options { parallelism, bounded: true, ..Options::default() };
     let result = if flags.dry_run {
         match engine::choose(&store, target, &wish, options) {
-            Ok(Either::Ltx(plan)) => show(&plan, &store, url, out, flags.json),
+            Ok(Either::Ltx(plan)) => show(&exact(&store, plan, options)?, &store, url, out, flags.json),
             Ok(Either::Older(plan)) => older::show(&plan, &store, url, out, flags.json).map_err(Stop::Here),
             Err(e) => Err(Stop::Engine(e)),
         }
@@ -165,6 +165,12 @@ fn summary(restored: &Restored, store: &Store, out: &Path, began: Instant) -> Va
         value["gap"] = json!({ "have": gap.have.to_string(), "next": gap.next.to_string() });
     }
     value
+}
+
+/// The plan with the times of its files to the millisecond, whatever the store's listing shows.
+fn exact(store: &Store, plan: Plan, options: Options<'_>) -> Result<Plan, Failure> {
+    let files = engine::exact(store, &plan.files, options)?;
+    Ok(if files.len() == plan.files.len() { Plan { files, ..plan } } else { plan })
 }
 
 /// `-dry-run`

@@ -158,3 +158,141 @@ fn later(time: Time, milliseconds: i64) -> Time {
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ltx::Txid;
+
+    const SECOND: i64 = 1000;
+    const HOUR: i64 = 3600 * SECOND;
+    const DAY: i64 = 24 * HOUR;
+
+    fn add(manifest: &mut Manifest, level: u8, min: u64, max: u64, time: i64, size: u64) {
+        let span = Span { min: Txid(min), max: Txid(max) };
+        let info = FileInfo { level: Level::new(level).unwrap(), span, size, listed: Time(time) };
+        manifest.add(info, Time(time));
+    }
+
+    fn ask(manifest: &Manifest, now: i64) -> Due {
+        due(manifest, &Schedule::default(), 0, &[], Time(now))
+    }
+
+    fn spans(due: Due) -> (u8, Vec<(u64, u64)>) {
+        let Due::Now(Work::Merge(merge)) = due else { panic!("{due:?} is no merge") };
+        (merge.level.get(), merge.inputs.iter().map(|info| (info.span.min.0, info.span.max.0)).collect())
+    }
+
+    /// A new database: the image at level 9, a raw file at once, one more a while later.
+    fn young(time: i64) -> Manifest {
+        let mut manifest = Manifest::default();
+        add(&mut manifest, 9, 1, 1, time, 1000);
+        add(&mut manifest, 0, 2, 2, time + 10, 100);
+        add(&mut manifest, 0, 3, 3, time + 31 * SECOND, 100);
+        manifest
+    }
+
+    /// Goal: a level is due exactly at the end of the interval, and takes only what lies in it. Method: two raw files in
+    /// two intervals of 30 s.
+    #[test]
+    fn a_level_is_due_at_the_end_of_its_interval() {
+        let manifest = young(DAY);
+        assert_eq!(ask(&manifest, DAY + 29_999), Due::At(Time(DAY + 30 * SECOND)));
+        assert_eq!(spans(ask(&manifest, DAY + 30 * SECOND)), (1, vec![(2, 2)]));
+        assert_eq!(spans(ask(&manifest, DAY + 900 * SECOND)), (1, vec![(2, 2)]), "late, and still one interval");
+    }
+
+    /// Goal: a new database is not copied again within its first hour, wherever midnight lies. Method: born ten minutes
+    /// before midnight, everything due done for an hour.
+    #[test]
+    fn a_new_database_is_not_copied_again_within_an_hour() {
+        let born = DAY - 600 * SECOND;
+        let mut manifest = young(born);
+        let mut now = born;
+        while now < born + HOUR {
+            match ask(&manifest, now) {
+                Due::Now(Work::Merge(merge)) => {
+                    assert_ne!(merge.level, Level::SNAPSHOT, "at {now}");
+                    let (first, last) = (&merge.inputs[0], merge.inputs.last().unwrap());
+                    let (min, max) = (first.span.min.0, last.span.max.0);
+                    add(&mut manifest, merge.level.get(), min, max, last.listed.0, 100);
+                }
+                Due::Now(Work::Delete(files)) => manifest.remove(&files),
+                Due::At(time) => now = time.0,
+                Due::Never => break,
+            }
+        }
+    }
+
+    /// Goal: levels stop at a gap and go on behind it. Method: raw files 2, 3, 5 of one interval.
+    #[test]
+    fn a_gap_parts_what_is_merged() {
+        let mut manifest = Manifest::default();
+        for txid in [2, 3, 5] {
+            add(&mut manifest, 0, txid, txid, txid as i64, 100);
+        }
+        assert_eq!(spans(ask(&manifest, HOUR)), (1, vec![(2, 2), (3, 3)]));
+        add(&mut manifest, 1, 2, 3, 3, 100);
+        assert_eq!(spans(ask(&manifest, HOUR)), (1, vec![(5, 5)]));
+    }
+
+    /// Goal: a snapshot is made at its boundary, of what is older, once. Method: a day with one file of the top level.
+    #[test]
+    fn a_snapshot_is_due_at_the_boundary_and_holds_what_is_older() {
+        let mut manifest = Manifest::default();
+        add(&mut manifest, 9, 1, 1, DAY + HOUR, 1000);
+        for level in 0..=3 {
+            add(&mut manifest, level, 2, 9, DAY + 2 * HOUR, 100);
+        }
+        assert_eq!(ask(&manifest, DAY + 5 * HOUR), Due::At(Time(2 * DAY)));
+        assert_eq!(spans(ask(&manifest, 2 * DAY)), (9, vec![(1, 1), (2, 9)]));
+        add(&mut manifest, 9, 1, 9, DAY + 2 * HOUR, 1000);
+        assert!(matches!(ask(&manifest, 2 * DAY), Due::At(_)), "only the deletion of the first snapshot is to come");
+    }
+
+    /// Goal: a restore never has to read much more than the database. Method: an hour's file as large as a fifth of it.
+    #[test]
+    fn a_snapshot_comes_early_where_a_restore_would_read_too_much() {
+        let mut manifest = Manifest::default();
+        add(&mut manifest, 9, 1, 1, DAY, 1000);
+        for level in 0..=3 {
+            add(&mut manifest, level, 2, 9, DAY + 2 * HOUR - 1, 200);
+        }
+        let ask = |database| due(&manifest, &Schedule::default(), database, &[], Time(DAY + 2 * HOUR));
+        assert_eq!(spans(ask(1000)), (9, vec![(1, 1), (2, 9)]));
+        assert!(matches!(ask(2000), Due::At(_)), "compressed files are small enough");
+    }
+
+    /// Goal: what another writer put where Litestream's own retention would lose it, stays. Method: the first image raw,
+    /// level 1 beginning behind it; it may go when a snapshot from before the window holds it.
+    #[test]
+    fn a_raw_image_that_no_level_holds_stays_until_a_snapshot_does() {
+        let mut manifest = Manifest::default();
+        add(&mut manifest, 0, 1, 1, DAY, 1000);
+        for (level, max) in [(0, 2), (1, 2), (2, 2), (3, 2), (0, 3)] {
+            add(&mut manifest, level, max, max, DAY + 1, 100);
+        }
+        add(&mut manifest, 1, 3, 3, DAY + 1, 100);
+        add(&mut manifest, 2, 3, 3, DAY + 1, 100);
+        add(&mut manifest, 3, 3, 3, DAY + 1, 100);
+        let doomed = |manifest: &Manifest, now| match due(manifest, &Schedule::default(), 0, &[Level::SNAPSHOT], now) {
+            Due::Now(Work::Delete(files)) => files.iter().map(|(level, span)| (level.get(), span.max.0)).collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!(doomed(&manifest, Time(3 * DAY)), [(0, 2)], "raw 1 is in no level");
+        add(&mut manifest, 9, 1, 3, DAY + 1, 1000);
+        let gone = doomed(&manifest, Time(4 * DAY));
+        assert!(gone.contains(&(0, 1)) && gone.contains(&(1, 2)) && !gone.contains(&(0, 3)), "{gone:?}");
+    }
+
+    /// Goal: without retention nothing is ever deleted. Method: the same files, a year later.
+    #[test]
+    fn without_retention_nothing_is_due_for_deletion() {
+        let mut manifest = young(DAY);
+        add(&mut manifest, 9, 1, 3, DAY + 40 * SECOND, 1000);
+        let schedule = Schedule { retention_enabled: false, ..Schedule::default() };
+        let barred: Vec<Level> = Level::all().collect();
+        assert_eq!(due(&manifest, &schedule, 0, &barred, Time(400 * DAY)), Due::Never);
+        assert!(matches!(due(&manifest, &Schedule::default(), 0, &barred, Time(400 * DAY)), Due::Now(Work::Delete(_))));
+    }
+}

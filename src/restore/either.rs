@@ -1,6 +1,6 @@
 //! A replica may hold both layouts: LTX files, and what Litestream 0.3 left there. The newest of both wins.
 
-use super::{Options, Restored, carry_out, exact, list, older, prepare, source};
+use super::{Options, Restored, carry_out, exact, list, moments, older, prepare, source};
 use crate::error::{Error, Result};
 use crate::limits::SAME_TIME;
 use crate::ltx::FileInfo;
@@ -98,7 +98,10 @@ fn at_time(
     listed: &[FileInfo],
     options: Options<'_>,
 ) -> Result<Either> {
-    let files = exact(store, listed, options)?;
+    let files = match target {
+        Target::Time(time) => moments::dated(store, listed, time, options)?,
+        _ => exact(store, listed, options)?,
+    };
     if let (Until::Time(time), true) = (wish.until, options.bounded) {
         let times = || {
             let ltx = files.iter().chain(listed).map(|file| Moment::from(file.listed));

@@ -6,6 +6,7 @@
 
 mod claims;
 mod either;
+mod moments;
 pub mod older;
 mod piece;
 mod source;
@@ -128,7 +129,7 @@ pub fn carry_out(store: &Store, target: Target, mut plan: Plan, out: &Path, opti
 pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Plan> {
     let listed = list(store, options)?;
     let Target::Time(time) = target else { return plan::plan(&listed, target) };
-    let files = exact(store, &listed, options)?;
+    let files = moments::dated(store, &listed, time, options)?;
     if options.bounded {
         let Some((oldest, newest)) = plan::bounds(&files) else {
             return Err(Error::Usage("no backups found".into()));
