@@ -9,6 +9,7 @@ use crate::capture::{self, ChainEnd, Stretch};
 use crate::db::Db;
 use crate::error::Result;
 use crate::fault;
+use crate::limits;
 use crate::link;
 use crate::reader::Target;
 use crate::rollback::Rollback;
@@ -40,6 +41,8 @@ pub struct Conn {
     seen: Cursor,
     /// A life whose Begin is on record, or for which none can be proven.
     known: Salt,
+    /// A life without a Begin, and how often a proof was looked for: an image's own End may be written meanwhile.
+    unproven: (Salt, u32),
     /// In exclusive locking mode: how far the chain of the WAL was followed.
     chain: Option<ChainEnd>,
     rollback: Rollback,
@@ -56,6 +59,7 @@ impl Conn {
             lock: Lock::None,
             seen: Cursor::default(),
             known: Salt::default(),
+            unproven: (Salt::default(), 0),
             chain: None,
             rollback: Rollback::default(),
             claim: Claim::default(),
@@ -258,31 +262,38 @@ impl Conn {
 
     /// A life met for the first time: its Begin is on record, or is proven late, or cannot be.
     fn learn(&mut self, header: &IndexHeader, wal: Option<&dyn ReadAt>) {
-        self.known = header.salt;
+        let tries = if self.unproven.0 == header.salt { self.unproven.1 + 1 } else { 1 };
+        self.unproven = (header.salt, tries);
         if !self.db.spool().exists() {
+            self.known = header.salt;
             return;
         }
-        let learned = self.prove(header, wal);
-        if let Err(e) = learned {
-            self.db.note("links", &e);
+        match self.prove(header, wal) {
+            Ok(proven) if proven || tries >= limits::PROOFS_A_LIFE => self.known = header.salt,
+            Ok(_) => {}
+            Err(e) => {
+                self.known = header.salt;
+                self.db.note("links", &e);
+            }
         }
     }
 
-    fn prove(&self, header: &IndexHeader, wal: Option<&dyn ReadAt>) -> Result<()> {
-        let (spool, Some(wal)) = (self.db.spool(), wal) else { return Ok(()) };
+    fn prove(&self, header: &IndexHeader, wal: Option<&dyn ReadAt>) -> Result<bool> {
+        let (spool, Some(wal)) = (self.db.spool(), wal) else { return Ok(false) };
         let links = spool.links()?;
         let state = spool.state()?;
         let here = |cursor: Option<&Cursor>| cursor.is_some_and(|cursor| cursor.salt == header.salt);
         if links.begin_of(header.salt).is_some() || here(state.as_ref().and_then(|state| state.durable())) {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
-        let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(()) };
-        let Some(chain) = capture::chain(wal, None)? else { return Ok(()) };
+        let Some(stat) = Stat::of(self.db.path())? else { return Ok(false) };
+        let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(false) };
+        let Some(chain) = capture::chain(wal, None)? else { return Ok(false) };
         if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits, chain.repeats) {
             spool.link(links.newest(), &Link::Begin { salt: header.salt, follows: end.cursor })?;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// READ1..4 were granted: SQLite may now discard every frame. What is not durable elsewhere is saved.
@@ -389,22 +400,25 @@ impl Conn {
     /// A new life is about to begin: the record that it continues the newest End, where that is proven.
     fn begin(&mut self, salt: Salt) {
         let spool = self.db.spool();
-        self.known = salt;
         if !spool.exists() {
+            self.known = salt;
             return;
         }
         let change = self.look().map(|header| header.change);
         let written = (|| {
-            let Some(stat) = Stat::of(self.db.path())? else { return Ok(()) };
+            let Some(stat) = Stat::of(self.db.path())? else { return Ok(false) };
             let (state, links) = (spool.state()?, spool.links()?);
-            let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(()) };
+            let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(false) };
             if link::begins(&end, &stat, change) && end.cursor.salt != salt {
                 spool.link(links.newest(), &Link::Begin { salt, follows: end.cursor })?;
+                return Ok(true);
             }
-            Ok(())
+            Ok(false)
         })();
-        if let Err(e) = written {
-            self.db.note("links", &e);
+        match written {
+            Ok(true) => self.known = salt,
+            Ok(false) => {} // looked for again at the first commits
+            Err(e) => self.db.note("links", &e),
         }
     }
 }

@@ -141,6 +141,9 @@ pub const MEASURE_SPOOL: Duration = Duration::from_secs(1);
 /// Segments that wait during an outage before they are made into one.
 pub const FOLD_SEGMENTS: usize = 64;
 
+/// Commits of a life of the WAL without a Begin at which a proof is looked for.
+pub const PROOFS_A_LIFE: u32 = 64;
+
 /// Size of a WAL at which it may be reset although nothing could be saved: continuity is lost, the disk is not.
 pub const HARD_WAL: u64 = 4 << 30;
 
