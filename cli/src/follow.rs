@@ -196,6 +196,10 @@ impl<'a> Following<'a> {
     /// One look, and what it found; true where the copy moved.
     fn step(&mut self) -> Answer<bool> {
         let scratch = self.beside("-follow");
+        if self.copy.txid(self.txid)? != self.txid {
+            let path = self.path.display();
+            return Err(Error::State(format!("another follower moved {path}; only one may follow a copy")));
+        }
         let page_size = self.copy.page_size()?;
         let change = match next(self.store, self.txid, self.options)? {
             Step::Nothing => return Ok(false),

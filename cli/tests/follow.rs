@@ -326,6 +326,31 @@ fn after_a_kill_any_reader_finds_a_whole_state() {
     follower.stop();
 }
 
+/// Goal: a copy that somebody wrote to is not mended silently. Method: a golden replica is followed, the follower stopped
+/// and started, a table added, the follower started again.
+#[test]
+fn a_copy_that_was_written_to_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.db");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/ls-0.5-page512");
+    let url = format!("file://{}", golden.display());
+    for round in 0..2 {
+        let follower = Follower::start(&copy, &url);
+        let began = Instant::now();
+        let log = || fs::read_to_string(copy.with_extension("log")).unwrap();
+        while log().matches("entering follow mode").count() <= round {
+            assert!(began.elapsed() < PATIENCE, "{}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        follower.stop();
+    }
+    open_reader(&copy).execute_batch("CREATE TABLE mine(x)").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_litestream-vfs"));
+    let done = command.args(["restore", "-f", "-o", copy.to_str().unwrap(), &url]).output().unwrap();
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.code() == Some(1) && text.contains("was written by somebody else"), "{text}");
+}
+
 /// Goal: mistakes are refused with the reason. Method: each once.
 #[test]
 fn what_cannot_be_followed_is_refused() {

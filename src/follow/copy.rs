@@ -1,6 +1,7 @@
 //! The copy itself: a database in rollback-journal mode whose header says which transaction it is at.
 //!
 //! Its change counter is the low half of the Txid: it moves with every step, so that readers drop what they cached. The
+//! version that every writing SQLite leaves in the header is one that none leaves, so that a foreign write shows. The
 //! file is opened once and kept: closing any descriptor would drop the locks of the SQLite that the caller holds.
 
 use super::change::Change;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of a database header.
 const HEADER: usize = 100;
+/// Stands where a SQLite that writes puts its version number; none that can be met today has this one.
+const NOBODY: [u8; 4] = 3_007_000_u32.to_be_bytes();
 
 /// A copy that is followed.
 pub struct LocalCopy {
@@ -59,9 +62,9 @@ impl LocalCopy {
     /// The transaction that it is at, given one that it is not behind: a sidecar may be older than the file.
     pub fn txid(&self, at_least: Txid) -> Result<Txid> {
         let header = self.header()?;
-        if header[18] != 1 || header[19] != 1 {
+        if header[18] != 1 || header[19] != 1 || header[96..100] != NOBODY {
             return Err(Error::State(format!(
-                "{} is in WAL mode: somebody wrote to this copy; remove it and its -txid file to begin anew",
+                "{} was written by somebody else than this program's -f; remove it and its -txid file to begin anew",
                 self.path.display()
             )));
         }
@@ -162,11 +165,12 @@ impl LocalCopy {
     }
 }
 
-/// Page 1 of a copy: rollback-journal mode, the transaction as change counter, the size in pages.
+/// Page 1 of a copy: rollback-journal mode, the transaction as change counter, the size in pages, written by nobody.
 fn mark(page: &mut [u8], txid: Txid, commit: u32) {
     page[18..20].fill(1);
     let counter = (txid.0 as u32).to_be_bytes();
     page[24..28].copy_from_slice(&counter);
     page[28..32].copy_from_slice(&commit.to_be_bytes());
     page[92..96].copy_from_slice(&counter);
+    page[96..100].copy_from_slice(&NOBODY);
 }
