@@ -54,7 +54,7 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
                 Ok(())
             }
         },
-        _ if replica.settings.restore == Restore::Never => Ok(()),
+        _ if replica.settings.restore == Restore::Never => forget(db),
         _ => missing(db, replica, ask),
     }
 }
@@ -159,9 +159,23 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
         None => restore_here(db, replica),
     };
     match restored {
-        Err(Error::NoBackup(_)) if replica.settings.restore != Restore::Required => Ok(()),
+        Err(Error::NoBackup(_)) if replica.settings.restore != Restore::Required => forget(db),
         other => other,
     }
+}
+
+/// A new database begins under this name: what `state` and `links` say is another's. An inode may come again, and
+/// a header, too; so nothing of the old one may count as proof.
+fn forget(db: &Db) -> Result<()> {
+    let spool = db.spool();
+    let Some(mut state) = spool.state()? else { return Ok(()) };
+    if state.cursor.is_none() && state.image.is_none() && state.end.is_none() {
+        return Ok(());
+    }
+    (state.cursor, state.image, state.end, state.inode) = (None, None, None, 0);
+    spool.set_state(&mut state)?;
+    spool.link(spool.links()?.newest(), &Link::Dirty)?;
+    set_segments_aside(spool)
 }
 
 /// One restores, the others wait as long as it advances.

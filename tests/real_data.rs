@@ -86,7 +86,7 @@ fn survives_the_loss_of_its_file(replica: &str) {
     let stored = said.split(' ').next().unwrap().to_string();
     let before = place.image();
     assert!(before.len() >= LEAST, "only {} bytes of real data: {said}", before.len());
-    assert!(place.full_images() <= 1, "{} full images", place.full_images());
+    place.has_images(0..=1);
 
     place.lose();
     assert!(!place.path.exists() && !place.spool().exists());

@@ -171,10 +171,19 @@ impl Place {
         txid
     }
 
-    /// Files that carry every page of a database of more than 50 pages.
-    pub fn full_images(&self) -> usize {
+    /// So many files, not counting what was merged from others, carry every page of a database of more than 50 pages.
+    #[track_caller]
+    pub fn has_images(&self, wanted: std::ops::RangeInclusive<usize>) {
         let store = self.store();
-        self.listing().iter().filter(|file| is_full_image(store.stream(file).unwrap())).count()
+        let read = |file: &FileInfo| (file.clone(), pages_of(store.stream(file).unwrap()));
+        let own = |file: &&FileInfo| [Level::RAW, Level::SNAPSHOT].contains(&file.level);
+        let files: Vec<_> = self.listing().iter().filter(own).map(read).collect();
+        let full = files.iter().filter(|(_, (pages, commit))| *commit > 50 && pages == commit).count();
+        let line = |(file, (pages, commit)): &(FileInfo, (u32, u32))| {
+            format!("{} {}-{}: {pages} of {commit} pages", file.level, file.span.min, file.span.max)
+        };
+        let lines: Vec<String> = files.iter().map(line).collect();
+        assert!(wanted.contains(&full), "{full} full images instead of {wanted:?}:\n{}", lines.join("\n"));
     }
 
     /// The database, what SQLite keeps beside it, and the Spool are gone, as with a new container.
@@ -247,15 +256,15 @@ pub fn page_size(database: &[u8]) -> usize {
     }
 }
 
-/// True for an LTX file that carries every page of a database of more than 50 pages.
-pub fn is_full_image(file: impl Read) -> bool {
+/// Pages in an LTX file (the lock page counted where a whole database leaves it out), and in its database.
+pub fn pages_of(file: impl Read) -> (u32, u32) {
     let mut decoder = Decoder::new(file).unwrap();
     let (commit, lock) = (decoder.header().commit, decoder.header().page_size.lock_page().0);
-    let (mut page, mut count) = (Vec::new(), 0);
+    let (mut page, mut count) = (Vec::new(), u32::from(commit >= lock));
     while decoder.next_page(&mut page).unwrap().is_some() {
         count += 1;
     }
-    commit > 50 && count == commit - u32::from(commit >= lock)
+    (count, commit)
 }
 
 /// `ok`, or what is wrong with the database at `path`.
