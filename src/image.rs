@@ -353,7 +353,7 @@ mod tests {
                 }
             }
         }
-        assert!((100..200).contains(&images), "{images} in ten minutes");
+        assert!((1000..1300).contains(&images), "{images} in ten minutes");
         pace.settled();
         assert_eq!(pace.wait(now), None, "after continuity held");
     }

@@ -385,7 +385,9 @@ impl<'a> Leading<'a> {
             self.db.report.phase(Phase::Failed(why.into()));
             return Ok(Turn::Later(limits::BEAT.1));
         }
-        if let Some(pause) = self.pace.wait(Instant::now()) {
+        if !self.db.report.is_awaited()
+            && let Some(pause) = self.pace.wait(Instant::now())
+        {
             return Ok(Turn::Later(pause));
         }
         let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {

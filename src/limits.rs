@@ -115,7 +115,7 @@ pub const SHORT: Duration = Duration::from_millis(50);
 pub const BLINK: Duration = Duration::from_millis(5);
 
 /// First and longest pause between two images where continuity was lost right after one.
-pub const IMAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+pub const IMAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// Time at the end of a process that locks of others, or another process's Leader, are waited for.
 pub const LEAVING: Duration = Duration::from_secs(2);
