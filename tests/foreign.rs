@@ -26,7 +26,9 @@ mod stand_in;
 mod support;
 
 use crew::Member;
+use dice::Dice;
 use home::{Home, all};
+use std::time::{Duration, Instant};
 
 /// In a member of the crew: plays its role and never returns.
 fn play() {
@@ -194,6 +196,47 @@ fn what_happens_while_we_have_it_closed_is_replicated() {
             assert_healed(&home, &mut ours, &story);
             ours.ask("transact").unwrap();
             assert_healed(&home, &mut ours, &format!("{story}; ours went on"));
+            all([ours.leave()]);
+        }
+    }
+}
+
+// Goal: one process in four without the extension changes nothing about the end. Method: three processes with it and one
+// without work at random at the same time; at every end the replica is the database, byte for byte.
+#[test]
+fn one_foreign_process_in_four_is_healed() {
+    play();
+    let first = std::env::var("LITESTREAM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let rounds = std::env::var("LITESTREAM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(4);
+    println!("seeds {first}..{}", first + rounds);
+    for seed in first..first + rounds {
+        let mut dice = Dice::new(seed);
+        let mut home = Home::new("one_foreign_process_in_four_is_healed");
+        home.interval = dice.of(&["0", "20ms", "100ms", "1s"]);
+        let mut begin = home.order("begin", "up");
+        begin.env("CREW_MODE", "WAL");
+        all([Member::start(begin).leave()]);
+        for life in 0..2 {
+            let story = format!("seed {seed}, life {life}, sync-interval {}", home.interval);
+            let crew: Vec<Member> = ["up", "up", "up", "none"]
+                .map(|store| {
+                    let mut command = home.order("work", store);
+                    command.env("CREW_SEED", dice.below(1 << 30).to_string());
+                    command.env("CREW_CONNECTIONS", (1 + dice.below(2)).to_string());
+                    Member::start(command)
+                })
+                .into();
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(300 + dice.below(500)) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let heard = all(crew.into_iter().map(Member::leave));
+            let mut ours = home.serving();
+            let n: i64 = ours.ask("judge").unwrap_or_else(|e| panic!("{story}: {e}")).parse().unwrap();
+            assert!(n >= heard.committed, "{story}: {n} of {} transactions are there", heard.committed);
+            ours.ask("sync").unwrap_or_else(|e| panic!("{story}: {e}"));
+            ours.ask("image").unwrap();
+            home.assert_equal(false, &story);
             all([ours.leave()]);
         }
     }
