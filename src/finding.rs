@@ -151,7 +151,7 @@ impl Leading<'_> {
             return Ok(());
         }
         let Some((change, frames)) = self.db.change() else { return Ok(()) };
-        let chain = crate::capture::chain_up_to(&WalFile(file), None, frames)?;
+        let chain = crate::capture::chain_up_to(&reader::WalFile(file), None, frames)?;
         // A reset in between cuts the chain short of the frames that were counted.
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
             && link::began(&end, stat, change, chain.commits, chain.repeats)
@@ -192,18 +192,5 @@ fn older_than_state(db: &Db, path: &std::path::Path) -> bool {
     match (modified(path), modified(&db.spool().path("state"))) {
         (Some(segment), Some(state)) => segment < state,
         _ => false,
-    }
-}
-
-/// The `-wal` by a descriptor of our own.
-struct WalFile(std::fs::File);
-
-impl crate::base::ReadAt for WalFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset)
-    }
-
-    fn size(&self) -> std::io::Result<u64> {
-        Ok(self.0.metadata()?.len())
     }
 }

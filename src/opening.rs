@@ -373,7 +373,7 @@ fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
 fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result<()> {
     let wal = reader::open_wal(db.wal())?.map(|(file, _)| file);
     let chain = match wal {
-        Some(file) => capture::chain(&LeftWal(file), None)?,
+        Some(file) => capture::chain(&reader::WalFile(file), None)?,
         None => None,
     };
     let target = chain.map(|end| Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size });
@@ -469,17 +469,4 @@ fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     base.unlock(Lock::None).map_err(failed)?;
     db.looked.store(true, Ordering::Relaxed);
     filled
-}
-
-/// A WAL whose database is gone.
-struct LeftWal(File);
-
-impl crate::base::ReadAt for LeftWal {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.0.read_exact_at(buf, offset)
-    }
-
-    fn size(&self) -> std::io::Result<u64> {
-        Ok(self.0.metadata()?.len())
-    }
 }

@@ -3,6 +3,7 @@
 //!
 //! Trusts nothing but the wal-index for what is committed, and the chain of checksums for what it reads.
 
+use crate::base::ReadAt;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
 use crate::spool::{Links, Segment, Spool};
@@ -346,6 +347,19 @@ fn header_of(file: &File) -> Option<WalHeader> {
     let mut raw = [0u8; HEADER_BYTES];
     file.read_exact_at(&mut raw, 0).ok()?;
     WalHeader::decode(&raw)
+}
+
+/// The `-wal` by a descriptor of our own.
+pub struct WalFile(pub File);
+
+impl ReadAt for WalFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        FileExt::read_exact_at(&self.0, buf, offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
 }
 
 /// The `-wal` of a database.
