@@ -131,7 +131,8 @@ mod tests {
         let spool = Spool::of(&dir.path().join("app.db"));
         prepared(&spool, before);
         let file = Bytes(vec![page; 1024]);
-        let found = resolve(&spool, &file, &now, hash, None).expect("resolved").map(|end| end.cursor);
+        let newest = spool.links().expect("links").newest_end().copied();
+        let found = resolve(&spool, &file, &now, hash, newest).expect("resolved").map(|end| end.cursor);
         let on_record = spool.links().expect("links").newest_end().expect("an End").cursor;
         assert_eq!(found.is_some(), on_record.salt == Salt([2; 8]), "what is found is on record");
         assert_eq!(found.is_some(), spool.segments().expect("a list").len() == 1, "and published");
