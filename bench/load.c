@@ -15,7 +15,7 @@
 **   scan    --count scans of the whole table, while another connection commits --rate times a second
 **   idle    nothing at all for --seconds, with the database open
 **   paced   --rate commits a second for --seconds
-**   lag     --count commits; after each, waits until a newer file stands in the folder --watch
+**   lag     --count commits; after each, waits until a new file stands in the folder --watch
 **   procs   --threads connections for --seconds: BEGIN IMMEDIATE, counter, insert, count, COMMIT
 **   load    loads the extension and does nothing else: how long that takes
 **
@@ -25,14 +25,16 @@
 ** --before is done and measuring begins.
 */
 #define _GNU_SOURCE
-#include <dirent.h>
+#include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -263,35 +265,39 @@ static void mode_read(sqlite3 *db, struct samples *samples, int scan) {
 }
 
 /* The greatest name of an LTX file in the watched folder: names sort as their transactions do. */
-static void newest(char *out, size_t size) {
-    out[0] = 0;
-    DIR *dir = opendir(opt.watch);
-    if (!dir) return;
-    for (struct dirent *entry; (entry = readdir(dir));) {
-        size_t n = strlen(entry->d_name);
-        if (n > 4 && !strcmp(entry->d_name + n - 4, ".ltx") && strcmp(entry->d_name, out) > 0)
-            snprintf(out, size, "%s", entry->d_name);
+/* Waits until a file whose name ends in .ltx appears in the watched folder, without polling: a loop that reads the
+** folder would hold up whoever makes the file. */
+static void wait_for_ltx(int watch, double since) {
+    for (;;) {
+        char raw[8192] __attribute__((aligned(8)));
+        struct pollfd ready = {.fd = watch, .events = POLLIN};
+        poll(&ready, 1, 1000);
+        ssize_t got = ready.revents ? read(watch, raw, sizeof raw) : 0;
+        for (ssize_t at = 0; at < got;) {
+            struct inotify_event *event = (struct inotify_event *)(raw + at);
+            size_t n = event->len ? strlen(event->name) : 0;
+            if (n > 4 && event->name[0] != '.' && !strcmp(event->name + n - 4, ".ltx")) return;
+            at += (ssize_t)(sizeof *event + event->len);
+        }
+        if (now() - since > 30) fail(opt.watch, "nothing new within 30 s of a commit");
     }
-    closedir(dir);
 }
 
 static void mode_lag(sqlite3 *db, struct samples *samples) {
-    char before[256], after[256];
     uint64_t state = 5783321ull;
     sqlite3_stmt *insert = prepare(db, "INSERT INTO log(at, body) VALUES(?1, ?2)");
+    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (watch < 0 || inotify_add_watch(watch, opt.watch, IN_CREATE | IN_MOVED_TO) < 0) fail(opt.watch, strerror(errno));
     for (long i = 0; i < opt.count; i++) {
         sqlite3_bind_int64(insert, 1, i);
         bind_body(insert, 2, &small, (uint64_t)i);
-        newest(before, sizeof before);
         step(db, insert);
         double committed = now();
-        do {
-            newest(after, sizeof after);
-            if (now() - committed > 30) fail(opt.watch, "nothing new within 30 s of a commit");
-        } while (strcmp(after, before) <= 0);
+        wait_for_ltx(watch, committed);
         add(samples, now() - committed);
         sleep_for(0.013 + (double)(next_random(&state) % 1000) / 20000);
     }
+    close(watch);
     sqlite3_finalize(insert);
 }
 

@@ -311,7 +311,7 @@ impl<'a> Leading<'a> {
                     remove(&segment.path)?;
                     fault::point("segment-removed");
                 }
-                Ok(Turn::More)
+                Ok(if pending.more { Turn::More } else { Turn::Sent })
             }
             Encoded::Torn => Ok(Turn::More),
         }

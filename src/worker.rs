@@ -23,6 +23,8 @@ pub(crate) enum Turn {
     Stored,
     /// More is waiting already.
     More,
+    /// What a look found is stored; what was committed since waits for the next interval, unless somebody waits for it.
+    Sent,
     /// Another process leads.
     Following,
     /// The file that has the database's name by now is another one.
@@ -69,12 +71,15 @@ impl<'a> Worker<'a> {
             let turn = self.turn(ticket);
             let pause = match turn {
                 Ok(Turn::More | Turn::Moved) => continue,
+                Ok(Turn::Sent) => {
+                    self.replicating();
+                    if self.db.report.is_awaited() || self.db.connections() == 0 {
+                        continue;
+                    }
+                    None
+                }
                 Ok(Turn::Stored) => {
-                    self.failures = 0;
-                    self.oldest = None;
-                    self.db.report.oldest(None);
-                    self.db.report.error(None);
-                    self.db.report.phase(Phase::Replicating);
+                    self.replicating();
                     self.db.report.done(ticket);
                     let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
                     if !is_busy && !Leading::may_compete(self.db, false) {
@@ -118,6 +123,15 @@ impl<'a> Worker<'a> {
             self.leave_word();
             self.wait(began, pause);
         }
+    }
+
+    /// Everything that a look found is stored.
+    fn replicating(&mut self) {
+        self.failures = 0;
+        self.oldest = None;
+        self.db.report.oldest(None);
+        self.db.report.error(None);
+        self.db.report.phase(Phase::Replicating);
     }
 
     fn leave_word(&mut self) {
