@@ -16,6 +16,10 @@ use crate::wal::Cursor;
 
 /// Looks in a row that may disagree with what was read before continuity counts as lost.
 const LOOKS: u32 = 5;
+/// Looks at a life that began beside an image, while commits go on.
+const LOOKS_AT_A_LIFE: u32 = 32;
+/// Lives proven late that are remembered.
+const BEGUN: usize = 8;
 
 /// What is there to be stored.
 pub(crate) enum Found {
@@ -138,10 +142,34 @@ impl Leading<'_> {
         Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
     }
 
+    /// A life that began while an image's End was being written, and found none: its proof is taken while the image's
+    /// mark still keeps everybody from changing the file.
+    pub(crate) fn prove_life(&mut self) -> Result<()> {
+        for _ in 0..LOOKS_AT_A_LIFE {
+            let mut links = self.db.spool().links()?;
+            match (self.db.look(), Stat::of(self.db.path())?) {
+                (Look::Commits(target), Some(stat)) => {
+                    self.begin_late(&mut links, &target, &stat)?;
+                    if links.begin_of(target.cursor.salt).is_some() {
+                        return Ok(());
+                    }
+                }
+                // Between two commits' copies of the header nothing can be read.
+                (Look::Untrusted, Some(_)) => {}
+                _ => return Ok(()),
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
     /// A life without a Begin that provably continues the newest End: in memory only, for the Leader holds no
-    /// lock of SQLite's.
-    fn begin_late(&self, links: &mut Links, target: &Target, stat: &Stat) -> Result<()> {
+    /// lock of SQLite's. Once proven it stays so, though a checkpoint changes the file.
+    fn begin_late(&mut self, links: &mut Links, target: &Target, stat: &Stat) -> Result<()> {
         let salt = target.cursor.salt;
+        for begin in &self.begun {
+            links.assume(*begin);
+        }
         if links.begin_of(salt).is_some() || self.state.cursor.is_some_and(|cursor| cursor.salt == salt) {
             return Ok(());
         }
@@ -156,7 +184,11 @@ impl Leading<'_> {
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
             && link::began(&end, stat, change, chain.commits, chain.repeats)
         {
-            links.assume(Link::Begin { salt, follows: end.cursor });
+            let begin = Link::Begin { salt, follows: end.cursor };
+            links.assume(begin);
+            self.begun.push(begin);
+            let surplus = self.begun.len().saturating_sub(BEGUN);
+            self.begun.drain(..surplus);
         }
         Ok(())
     }

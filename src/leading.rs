@@ -17,7 +17,7 @@ use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::settings::OnConflict;
-use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
+use crate::spool::{Head, Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
 use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
@@ -40,6 +40,8 @@ pub(crate) struct Leading<'a> {
     /// The newest file is a snapshot: a raw one follows at once, for Litestream goes on from raw files.
     pub(crate) lone_snapshot: bool,
     history: History,
+    /// Begins that are on no record: proven here, later than at the first frame.
+    pub(crate) begun: Vec<Link>,
 }
 
 impl<'a> Leading<'a> {
@@ -135,6 +137,7 @@ impl<'a> Leading<'a> {
             adrift,
             lone_snapshot,
             history,
+            begun: Vec::new(),
         })
     }
 
@@ -375,8 +378,8 @@ impl<'a> Leading<'a> {
         let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
         self.db.report.journal(!header.wal);
-        self.state.cursor = None;
         if !header.wal {
+            self.state.cursor = None;
             self.db.report.phase(Phase::Imaging);
             return self.image_by_slices(held);
         }
@@ -400,10 +403,14 @@ impl<'a> Leading<'a> {
         }
         self.db.report.phase(Phase::Imaging);
         self.pace.begin(Instant::now());
+        self.state.cursor = None;
         self.state.image = Some(snapshot.cursor);
         self.state.end = snapshot.end;
         self.state.end_after = self.db.spool().links()?.newest();
         self.db.spool().set_state(&mut self.state)?;
+        if snapshot.end.is_some() {
+            self.prove_life()?;
+        }
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
