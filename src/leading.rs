@@ -256,7 +256,7 @@ impl<'a> Leading<'a> {
         if needs_snapshot(&pending) {
             return self.send_by_snapshot();
         }
-        pending.make_durable(self.db.spool())?;
+        pending.make_durable()?;
         let time = self.next_time();
         let txid = self.state.txid.next();
         let before = self.state.commit;
@@ -287,7 +287,7 @@ impl<'a> Leading<'a> {
             self.state.cursor = None;
             return Ok(Turn::More);
         }
-        pending.make_durable(self.db.spool())?;
+        pending.make_durable()?;
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
