@@ -2,6 +2,7 @@
 //! it, or a new image where continuity is lost.
 
 use crate::base::BaseFile;
+use crate::below;
 use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
 use crate::db::{Db, Look};
@@ -143,6 +144,7 @@ impl<'a> Leading<'a> {
 
     /// One turn. `woken` is false at a beat where nobody called. Upkeep begins where no file waits to be put.
     pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
+        below::check(self.db)?;
         let turn = self.store_next(woken)?;
         if self.outgoing.is_none() && !matches!(turn, Turn::Following | Turn::Gone | Turn::Moved) {
             let database = u64::from(self.state.commit) * u64::from(self.state.page_size);

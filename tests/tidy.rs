@@ -35,7 +35,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "life",
         &[
-            "board", "history", "turns", "registry", "opening", "db", "conn", "rollback", "worker", "leader",
+            "below", "board", "history", "turns", "registry", "opening", "db", "conn", "rollback", "worker", "leader",
             "leading", "finding", "copy", "report", "status",
         ],
     ),
