@@ -72,6 +72,7 @@ impl<'a> Leading<'a> {
         let store = Arc::new(replica.store(limits::NO_PROGRESS)?);
         let spool = db.spool();
         spool.sweep()?;
+        reader::sweep_torn(spool)?;
         db.leadership.sign(spool)?;
         let written = spool.state()?;
         let history = db.upkeep(written.as_ref());

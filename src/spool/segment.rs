@@ -119,7 +119,10 @@ impl Segment {
         let file = File::open(path).map_err(|e| Error::io("open segment", path, e))?;
         let torn = |what: &str| Error::Corrupt(format!("segment {}: {what}", path.display()));
         let mut raw = [0u8; HEADER_BYTES];
-        file.read_exact_at(&mut raw, 0).map_err(|_| torn("shorter than its header"))?;
+        file.read_exact_at(&mut raw, 0).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => torn("shorter than its header"),
+            _ => Error::io("read segment", path, e),
+        })?;
         let (head, count) = decode(&raw).ok_or_else(|| torn("its header is torn"))?;
         let length = file.metadata().map_err(|e| Error::io("stat segment", path, e))?.len();
         let contents = if head.without_contents { 0 } else { u64::from(head.page_size.get()) };
