@@ -1,12 +1,15 @@
 """The application in tests of power loss and faults: a ledger of numbered transactions, of which any prefix can be told
 from any other content. Run as `driver.py work STEPS` it does what it is told and writes down what it was promised; as
-`driver.py check` it judges databases, each in a fork of its own, one line of JSON in, one out.
+`driver.py check` it judges databases after a loss of power, as `driver.py fault` it works while files fail or the clock
+jumps: each order in a fork of its own, one line of JSON in, one out.
 """
 
 import json
+import mmap
 import os
 import shutil
 import sqlite3
+import struct
 import sys
 import time
 
@@ -184,7 +187,130 @@ def after_crash(order):
     yield said
 
 
-def check():
+# ---- files that fail ----
+
+
+class Control:
+    """`struct control` of tests/c/record.c, mapped: armed, error, forever, group; at, count, hits, clock."""
+
+    def __init__(self):
+        with open(os.environ["RECORD_CONTROL"], "r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), 0)
+
+    def arm(self, error, forever, group, at):
+        struct.pack_into("=4I3Q", self.memory, 0, 1, error, forever, group, at, 0, 0)
+
+    def disarm(self):
+        """How many operations could have failed, and how many did."""
+        struct.pack_into("=I", self.memory, 0, 0)
+        return struct.unpack_from("=2Q", self.memory, 24)
+
+    def hits(self):
+        return struct.unpack_from("=Q", self.memory, 32)[0]
+
+    def set_clock(self, seconds):
+        struct.pack_into("=q", self.memory, 40, seconds)
+
+
+class Faulty:
+    """An application whose own files may fail: it rolls back, looks how far it is, and goes on."""
+
+    def __init__(self, order, said):
+        self.order, self.said, self.db, self.n, self.known = order, said, None, -1, True
+        said.update(errors=[], slowest=0.0)
+
+    def open(self):
+        self.db = connect(self.order["uri"])
+        self.db.execute("PRAGMA busy_timeout=300")
+        self.db.execute("PRAGMA synchronous=" + self.order["synchronous"])
+        self.db.execute("PRAGMA wal_autocheckpoint=12")
+
+    def attempt(self, what, *arguments):
+        began = time.monotonic()
+        try:
+            what(*arguments)
+        except sqlite3.Error as e:
+            self.said["errors"].append(f"{what.__name__}: {e}")
+            self.known = False
+        self.said["slowest"] = max(self.said["slowest"], time.monotonic() - began)
+
+    def commit(self):
+        if not self.known:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            ((self.n,),) = self.db.execute("SELECT n FROM head").fetchall()
+            self.known = True
+        transact(self.db, self.n + 1)
+        self.n += 1
+
+    def reopen(self):
+        self.db.close()
+        self.open()
+
+    def work(self):
+        for i in range(24):
+            self.attempt(self.commit)
+            time.sleep(0.004)
+            if i == 12:
+                self.attempt(self.reopen)
+            if i % 8 == 7:
+                # Answered BUSY where the Gate cannot save: no commit waits for that.
+                self.db.execute("PRAGMA wal_checkpoint(RESTART)") if self.order["group"] == 1 else None
+
+
+def with_faults(order, control):
+    said = {"step": "begin"}
+    faulty = Faulty(order, said)
+    faulty.open()
+    faulty.db.execute("PRAGMA journal_mode=" + order["mode"])
+    begin(faulty.db)
+    faulty.n = 0
+    for _ in range(5):
+        faulty.commit()
+    sync(faulty.db)
+    said["step"] = "work"
+    yield said
+    control.arm(order["error"], order["forever"], order["group"], order["at"])
+    control.set_clock(order["clock"])
+    faulty.work()
+    if order["group"] == 1 and order["forever"] and control.hits():
+        # The beat is 100 ms; a worker that backs off says so at once.
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            said["status"] = status(faulty.db)
+            if json.loads(said["status"])["last_error"]:
+                break
+            faulty.attempt(faulty.commit)
+            time.sleep(0.02)
+    if order["then"]:
+        shutil.copytree(order["replica"], order["then"])
+    said["could"], said["hits"] = control.disarm()
+    said["step"] = "after"
+    yield said
+    faulty.known = False
+    if order["group"] == 2:
+        faulty.reopen()
+    for _ in range(3):
+        faulty.commit()
+    said["n"] = judge(faulty.db)
+    said["step"] = "sync"
+    yield said
+    said["txid"] = sync(faulty.db)
+    said["after"] = status(faulty.db)
+    with open(order["image"], "wb") as out:
+        out.write(image(order["database"]))
+    said["step"] = "close"
+    yield said
+    faulty.db.close()
+    control.set_clock(0)
+    said["step"] = "done"
+    yield said
+
+
+# ---- one fork for each order ----
+
+
+def serve(job):
     load()
     print("ready", flush=True)
     for line in sys.stdin:
@@ -193,7 +319,7 @@ def check():
         if child == 0:
             said = {}
             try:
-                for said in after_crash(order):
+                for said in job(order):
                     pass
             except BaseException as e:
                 said["error"] = f"{type(e).__name__}: {e}"
@@ -204,5 +330,8 @@ def check():
 
 if sys.argv[1] == "work":
     work(json.loads(sys.argv[2]))
+elif sys.argv[1] == "fault":
+    control = Control()
+    serve(lambda order: with_faults(order, control))
 else:
-    check()
+    serve(after_crash)
