@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::page::{PageSize, Pgno};
 use crate::reader::open_wal;
-use crate::spool::{End, Stat, header_hash, random};
+use crate::spool::{End, Stat, header_hash, random, sync_folder};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, Salt, frame_offset};
 use crate::walindex::{IndexHeader, READ0, READERS, backfill, mark_offset, pages_of, pgno_place, read_mark};
 use std::collections::HashMap;
@@ -264,6 +264,15 @@ impl<'a> Snapshot<'a> {
             return wal.read_exact_at(page, at).map_err(|e| Error::io("read", "-wal", e));
         }
         read_page(self.base, self.page_size, pgno, page)
+    }
+
+    /// What is stored must be a part of what a loss of power would leave here: the WAL, the file, and their names.
+    pub fn make_durable(&self, path: &Path) -> Result<()> {
+        if let Some(wal) = &self.wal {
+            wal.sync_data().map_err(|e| Error::io("sync", "-wal", e))?;
+        }
+        self.base.sync().map_err(|e| Error::io("sync", path, e))?;
+        sync_folder(path.parent().unwrap_or(Path::new("/")))
     }
 
     /// After the last page: was it held still all the time?

@@ -75,6 +75,7 @@ impl<'a> Leading<'a> {
         let store = Arc::new(replica.store(limits::NO_PROGRESS)?);
         let spool = db.spool();
         spool.sweep()?;
+        reader::sweep_torn(spool)?;
         db.leadership.sign(spool)?;
         let written = spool.state()?;
         let history = db.upkeep(written.as_ref());
@@ -258,7 +259,7 @@ impl<'a> Leading<'a> {
         if needs_snapshot(&pending) {
             return self.send_by_snapshot();
         }
-        pending.make_durable()?;
+        self.make_durable(&pending)?;
         let time = self.next_time();
         let txid = self.state.txid.next();
         let before = self.state.commit;
@@ -271,6 +272,13 @@ impl<'a> Leading<'a> {
         let encoded = encode(self.db.spool(), &pending, txid, time, before, &source)?;
         drop(held);
         self.take(encoded, &mut pending)
+    }
+
+    /// What is stored must be a part of what a loss of power would leave here.
+    fn make_durable(&self, pending: &Pending) -> Result<()> {
+        pending.make_durable()?;
+        let journal = pending.segments.iter().any(|segment| segment.head.after.is_some());
+        if journal { crate::copy::make_durable(self.db) } else { Ok(()) }
     }
 
     /// Pages whose contents were not kept come from one short read transaction, with everything up to it.
@@ -289,7 +297,8 @@ impl<'a> Leading<'a> {
             self.state.cursor = None;
             return Ok(Turn::More);
         }
-        pending.make_durable()?;
+        self.make_durable(&pending)?;
+        snapshot.make_durable(self.db.path())?;
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
@@ -419,6 +428,7 @@ impl<'a> Leading<'a> {
         let span = self.image_span(txid, snapshot.page_size);
         let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
         let still = snapshot.held(db.path())?;
+        snapshot.make_durable(self.db.path())?;
         self.pace.end(Instant::now());
         drop(snapshot);
         drop(held);
@@ -454,6 +464,7 @@ impl<'a> Leading<'a> {
             }
             Sliced::Again => Ok(Turn::Later(limits::SHORT)),
             Sliced::Done => {
+                crate::copy::make_durable(self.db)?;
                 let (time, txid) = (self.next_time(), self.state.txid.next());
                 let what = (copying.page_size, copying.commit, copying.cursor);
                 let source = Source::Copy(copying.file());

@@ -6,7 +6,7 @@
 use crate::base::ReadAt;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
-use crate::spool::{Links, Segment, Spool};
+use crate::spool::{Links, Segment, Spool, remove};
 use crate::wal::{
     Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salt, WalHeader, frame_checksum, frame_offset,
 };
@@ -192,6 +192,17 @@ pub enum Start {
     },
     /// Nothing: a Segment that holds every page is the first image.
     Whole,
+}
+
+/// Deletes Segments that a loss of power tore, so that no later look stumbles over them again; the caller is the Leader.
+pub fn sweep_torn(spool: &Spool) -> Result<()> {
+    for path in spool.segments()? {
+        if let Err(Error::Corrupt(what)) = Segment::open(&path) {
+            log::warn!(target: "litestream", "{what}: a loss of power tore it; what it held is stored by a new image");
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The Segments of a Spool; torn ones (a power loss) are left out, and named.

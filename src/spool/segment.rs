@@ -16,8 +16,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const MAGIC: &[u8; 8] = b"LSVSEG1\n";
-const HEADER_BYTES: usize = 128;
+const MAGIC: &[u8; 8] = b"LSVSEG2\n";
+const HEADER_BYTES: usize = 136;
 const WITHOUT_CONTENTS: u32 = 1;
 const FOLLOWS: u32 = 2;
 const UNLINKED: u32 = 4;
@@ -70,15 +70,15 @@ impl Head {
 ///
 /// | off | field (big-endian) |
 /// |----:|---|
-/// | 0 | magic `LSVSEG1\n` |
+/// | 0 | magic `LSVSEG2\n` |
 /// | 8 | flags: 1 without contents, 2 follows, 4 unlinked, 8 rollback |
 /// | 12 | page size, Commit, count of pages |
 /// | 24 | from, to, follows (20 each) |
-/// | 84 | rollback: change counter (4); inode, size, mtime (8 each) of the database; hash of its header (8) |
-/// | 120 | CRC-64 of bytes 0..120 |
-/// | 128 | page numbers, ascending, 4 bytes each |
+/// | 84 | rollback: change counter (4); inode, size, mtime of the database, the boot (8 each); hash of its header (8) |
+/// | 128 | CRC-64 of bytes 0..128 |
+/// | 136 | page numbers, ascending, 4 bytes each |
 /// | … | contents in the same order |
-/// | end-8 | CRC-64 of everything from 128 on |
+/// | end-8 | CRC-64 of everything from 136 on |
 #[derive(Debug)]
 pub struct Segment {
     /// What it says of itself.
@@ -120,7 +120,10 @@ impl Segment {
         let file = File::open(path).map_err(|e| Error::io("open segment", path, e))?;
         let torn = |what: &str| Error::Corrupt(format!("segment {}: {what}", path.display()));
         let mut raw = [0u8; HEADER_BYTES];
-        file.read_exact_at(&mut raw, 0).map_err(|_| torn("shorter than its header"))?;
+        file.read_exact_at(&mut raw, 0).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => torn("shorter than its header"),
+            _ => Error::io("read segment", path, e),
+        })?;
         let (head, count) = decode(&raw).ok_or_else(|| torn("its header is torn"))?;
         let length = file.metadata().map_err(|e| Error::io("stat segment", path, e))?.len();
         let contents = if head.without_contents { 0 } else { u64::from(head.page_size.get()) };
@@ -242,9 +245,7 @@ fn encode(head: &Head, count: u32) -> Vec<u8> {
     out.cursor(&head.follows.unwrap_or_default());
     let After { change, stat, header } = head.after.unwrap_or_default();
     out.u32(change);
-    out.u64(stat.inode);
-    out.u64(stat.size);
-    out.i64(stat.modified);
+    out.stat(&stat);
     out.u64(header);
     out.sealed(HEADER_BYTES)
 }
@@ -262,7 +263,7 @@ fn decode(raw: &[u8; HEADER_BYTES]) -> Option<(Head, u32)> {
     let (commit, count) = (fields.u32()?, fields.u32()?);
     let (from, to, follows) = (fields.cursor()?, fields.cursor()?, fields.cursor()?);
     let change = fields.u32()?;
-    let stat = Stat { inode: fields.u64()?, size: fields.u64()?, modified: fields.i64()? };
+    let stat = fields.stat()?;
     let after = After { change, stat, header: fields.u64()? };
     let head = Head {
         from,
@@ -294,7 +295,7 @@ mod tests {
             commit: 9,
             without_contents: false,
             unlinked: false,
-            after: Some(After { change: 3, stat: Stat { inode: 1, size: 2, modified: 3 }, header: 4 }),
+            after: Some(After { change: 3, stat: Stat { inode: 1, size: 2, modified: 3, boot: 4 }, header: 4 }),
         }
     }
 
