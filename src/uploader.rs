@@ -99,6 +99,25 @@ impl Outgoing {
     }
 }
 
+/// How far a store is beyond what was stored from here, where it is: its last Txid. A waiting file counts as stored where
+/// the store has these very bytes under its name: then only the answer was lost.
+pub fn beyond(store: &Store, listing: &[FileInfo], stored: Txid, waiting: Option<&Outgoing>) -> Result<Option<Txid>> {
+    let Some(newest) = listing.iter().map(|file| file.span.max).max() else { return Ok(None) };
+    let Some(waiting) = waiting.filter(|waiting| waiting.txid == newest) else {
+        return Ok((newest > stored).then_some(newest));
+    };
+    let ours = waiting.info();
+    if !listing.iter().any(|file| (file.level, file.span, file.size) == (ours.level, ours.span, ours.size)) {
+        return Ok(Some(newest));
+    }
+    // What stands there is compared, and nothing is written.
+    match waiting.put(store) {
+        Ok(_) => Ok(None),
+        Err(Error::Conflict(_)) => Ok(Some(newest)),
+        Err(e) => Err(e),
+    }
+}
+
 /// Where pages come from that are neither in the WAL nor in a Segment.
 pub enum Source<'a> {
     /// The file as it is: pages that no transaction wrote (free pages of a growth).

@@ -114,6 +114,9 @@ impl<'a> Worker<'a> {
                 }
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
+                    if matches!(e, Error::Conflict(_)) && self.end(false) {
+                        return;
+                    }
                     if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {
                         self.db.note("fold", &e);
                     }
@@ -135,8 +138,10 @@ impl<'a> Worker<'a> {
     }
 
     fn leave_word(&mut self) {
-        if self.leading.is_some() {
-            let left = board::leave(self.db.spool(), &self.db.report.status(Time::now()), &mut self.said);
+        let status = self.db.report.status(Time::now());
+        // Who meets another writer when it takes over leads as well, and has the most to say.
+        if self.leading.is_some() || status.state.starts_with("diverged") {
+            let left = board::leave(self.db.spool(), &status, &mut self.said);
             if let Err(e) = left {
                 self.db.note("status", &e);
             }
