@@ -7,6 +7,7 @@
 use crate::base::{BaseFile, Lock};
 use crate::db::{Db, Replica};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::history;
 use crate::kinship::{first_page, strangers};
 use crate::limits;
@@ -100,7 +101,10 @@ fn ahead(db: &Db, replica: &Replica, state: &State) -> Result<Option<Ahead>> {
     let waiting = Outgoing::found(db.spool())?.into_iter().rfind(|waiting| waiting.txid == state.txid.next());
     let looked = replica.store(limits::OPEN_LOOK).and_then(|store| {
         let listing = history::list(&store)?;
-        let end = uploader::beyond(&store, &listing, state.txid, waiting.as_ref())?;
+        let mut end = uploader::beyond(&store, &listing, state.txid, waiting.as_ref())?;
+        if end.is_none() && state.cursor.is_some() && uploader::is_replaced(&store, &listing, state.txid, state.time)? {
+            end = listing.iter().map(|file| file.span.max).max();
+        }
         Ok(end.map(|end| Ahead { listing, end }))
     });
     Ok(looked.unwrap_or_else(|e| {
@@ -132,7 +136,7 @@ fn resolve(db: &Db, replica: &Replica, state: &State, ahead: &Ahead) -> Result<(
     };
     let newest = ahead.listing.iter().filter(|file| file.span.max == ahead.end).map(|file| file.listed).min();
     Err(Error::Conflict(format!(
-        "the replica {} reaches {} (of {}), but {} on this machine was stored up to {} only (of {}), and {why}: another writer went on, or this file is an older copy; open it with on-conflict=keep-local (its content becomes the newest state) or on-conflict=take-replica (the file is set aside and restored)",
+        "the replica {} reaches {} (of {}), but {} on this machine was stored up to {} (of {}), and {why}: another writer went on, or this file is an older copy; open it with on-conflict=keep-local (its content becomes the newest state) or on-conflict=take-replica (the file is set aside and restored)",
         settings.url,
         ahead.end,
         newest.unwrap_or_default().rfc3339(),
@@ -294,7 +298,8 @@ fn adopt(db: &Db, replica: &Replica, local: &Local<'_>, restored: &restore::Rest
 /// EXCLUSIVE on the file, so that nobody reads or writes it while it is judged and replaced.
 fn alone(db: &Db) -> Result<Box<dyn BaseFile>> {
     let failed = |e| Error::io("lock", db.path(), e);
-    let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
+    let base = db.base().open_database(db.path(), false);
+    let base = base.map_err(|e| Error::Busy(format!("it cannot be opened for writing here ({e})")))?;
     if base.lock(Lock::Shared).map_err(failed)? && base.lock(Lock::Exclusive).map_err(failed)? {
         return Ok(base);
     }
@@ -312,6 +317,7 @@ fn swap(db: &Db, replica: &Replica, store: &Store, new: &Path, rebuilt: &Rebuilt
     let aside = suffixed(db.path(), &format!("{word}-{}", crate::clock::Time::now().0));
     let placed = (|| {
         for suffix in ["", "-wal", "-journal"] {
+            fault::point("swap");
             let (from, to) = (suffixed(db.path(), suffix), suffixed(&aside, suffix));
             match std::fs::rename(&from, &to) {
                 Err(e) if suffix.is_empty() || e.kind() != std::io::ErrorKind::NotFound => {
@@ -322,7 +328,9 @@ fn swap(db: &Db, replica: &Replica, store: &Store, new: &Path, rebuilt: &Rebuilt
         }
         remove(&suffixed(db.path(), "-shm"))?;
         drop_waiting(db)?;
+        fault::point("swap");
         remember(db, replica, store, new, rebuilt)?;
+        fault::point("swap");
         renameat_with(CWD, new, CWD, db.path(), RenameFlags::NOREPLACE)
             .map_err(|e| Error::io("rename into place", db.path(), e.into()))?;
         sync_folder(db.path().parent().unwrap_or(Path::new("/")))

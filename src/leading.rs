@@ -97,6 +97,7 @@ impl<'a> Leading<'a> {
         if state.txid > Txid(0) {
             store.is_there(state.txid)?;
         }
+        let is_fresh = history.is_none();
         let history = match history {
             Some(history) => history,
             None => History::begin(db, &settings.schedule, history::list(&store)?)?,
@@ -106,7 +107,7 @@ impl<'a> Leading<'a> {
             let older = crate::restore::older::list(&store)?.into_iter().map(|object| object.created.time()).max();
             state.time = older.map_or(state.time, |older| state.time.max(older));
         }
-        meeting::meet(db, &store, settings, &history, &mut state, &mut outgoing)?;
+        meeting::meet(db, &store, settings, (&history, is_fresh), &mut state, &mut outgoing)?;
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
         let adrift = state.inode != 0 && state.inode != inode;
         if adrift {
@@ -385,7 +386,7 @@ impl<'a> Leading<'a> {
         {
             return Ok(Turn::Later(pause));
         }
-        let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
+        let Some(mut snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
             self.db.report.phase(Phase::Waiting(why.into()));
             return Ok(Turn::Later(limits::BEAT.0));
@@ -393,6 +394,7 @@ impl<'a> Leading<'a> {
         if self.state.txid > Txid(0) {
             log::info!(target: "litestream", "{}: a new image is made as {}: {why}", self.db.path().display(), self.state.txid.next());
         }
+        self.end_as_known(&mut snapshot)?;
         self.db.report.phase(Phase::Imaging);
         self.pace.begin(Instant::now());
         self.state.cursor = None;

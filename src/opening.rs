@@ -385,6 +385,7 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
             db.path().display(), db.spool().folder().display(), outgoing.txid);
         state.txid = outgoing.txid;
         state.cursor = Some(outgoing.to);
+        state.time = outgoing.time;
         db.spool().set_state(state)?;
         for segment in &pending.segments {
             remove(&segment.path)?;

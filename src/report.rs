@@ -165,6 +165,11 @@ impl Report {
         self.board().phase == Phase::Following
     }
 
+    /// Another writer's files stand in the way.
+    pub(crate) fn is_diverged(&self) -> bool {
+        matches!(self.board().phase, Phase::Diverged(_))
+    }
+
     /// How far the store reaches.
     pub(crate) fn reached(&self) -> Option<Cursor> {
         self.board().reached

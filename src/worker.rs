@@ -138,10 +138,9 @@ impl<'a> Worker<'a> {
     }
 
     fn leave_word(&mut self) {
-        let status = self.db.report.status(Time::now());
         // Who meets another writer when it takes over leads as well, and has the most to say.
-        if self.leading.is_some() || status.state.starts_with("diverged") {
-            let left = board::leave(self.db.spool(), &status, &mut self.said);
+        if self.leading.is_some() || self.db.report.is_diverged() {
+            let left = board::leave(self.db.spool(), &self.db.report.status(Time::now()), &mut self.said);
             if let Err(e) = left {
                 self.db.note("status", &e);
             }

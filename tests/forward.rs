@@ -279,6 +279,50 @@ fn a_replica_that_lost_files_gets_a_new_image() {
     }
 }
 
+/// Goal: a replica that was deleted and written anew by another machine, and has come exactly as far, is not continued.
+/// Method: as many transactions there as here; the open is refused, and one word resolves it.
+#[test]
+fn a_replica_that_was_replaced_is_not_continued() {
+    let folder = folder();
+    let (a, b) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
+    first_day(&a, "WAL");
+    let stored = newest(&a);
+    std::fs::remove_dir_all(folder.path().join("replica/ltx")).unwrap();
+    first_day(&b, "WAL");
+    while newest(&b) < stored {
+        one_day(&b, "more");
+    }
+    assert_eq!(newest(&b), stored, "it has come further");
+    let there = b.restored(Target::Latest);
+    let said = Process::idle().open_error(&a.uri());
+    assert!(said.contains("take-replica"), "{said}");
+    same_pages(&there, &b.restored(Target::Latest));
+    one_day(&a.clone().with("&on-conflict=keep-local"), "mine");
+    same_pages(&a.image(), &a.restored(Target::Latest));
+    same_pages(&there, &a.restored(Target::Txid(stored)));
+}
+
+/// Goal: a process that dies while a file gives way leaves what the next one completes. Method: killed at each point of
+/// the change; the next open has the rows of the replica's end.
+#[test]
+fn a_process_killed_while_it_comes_forward_is_completed_by_the_next() {
+    for pass in 1..=5 {
+        let folder = folder();
+        let (a, b) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
+        first_day(&a, "WAL");
+        one_day(&b, "second");
+        let killed = Process::try_start(&a.uri(), &[("LITESTREAM_FAULT", &format!("swap:{pass}"))]);
+        assert!(!killed, "pass {pass}: it was not killed");
+        let mut process = Process::start(&a);
+        assert_eq!(rows(&mut process), ["first", "second"], "pass {pass}");
+        insert(&mut process, "third");
+        process.sql(SYNC);
+        process.end();
+        same_pages(&a.image(), &a.restored(Target::Latest));
+        assert_eq!(integrity(&a.path), "ok");
+    }
+}
+
 /// Goal: a volume that is not mounted is no empty replica. Method: the folder is away: nothing is made in its place,
 /// the status says so, a missing database is not opened as a new one; it comes back, and all goes on.
 #[test]

@@ -3,7 +3,7 @@
 //! Asks no store. Ends with 1 where a person has to do something: two writers, a fault, a replica that is not right.
 
 use crate::args::StatusFlags;
-use crate::output::{Failure, print, print_json, table};
+use crate::output::{Failure, print, print_json};
 use litestream_engine::spool::Spool;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -36,13 +36,10 @@ pub fn run(flags: &StatusFlags) -> Result<(), Failure> {
     if flags.json {
         print_json(&row)?;
     } else {
-        let rows: Vec<Vec<String>> = row
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| vec![name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_string)])
-            .collect();
-        print(&table(&["", ""], &rows))?;
+        let line = |(name, value): (&String, &Value)| {
+            format!("{name:<12} {}\n", value.as_str().map_or_else(|| value.to_string(), str::to_string))
+        };
+        print(&row.as_object().into_iter().flatten().map(line).collect::<String>())?;
     }
     let failed = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("failed"));
     if word.starts_with("diverged") || word.starts_with("failed") || failed(&said["validation"]) {

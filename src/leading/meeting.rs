@@ -5,7 +5,9 @@ use super::Leading;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
+use crate::image::Snapshot;
 use crate::limits;
+use crate::link;
 use crate::ltx::{FileInfo, Txid};
 use crate::plan::{Target, plan};
 use crate::settings::{OnConflict, Settings};
@@ -18,16 +20,22 @@ use std::time::Instant;
 const ADVICE: &str = "commits go on and stay on this machine; end the other writer, then open the database with on-conflict=keep-local (its content becomes the newest state) or on-conflict=take-replica (the file is set aside and restored)";
 
 /// What a Leader that takes over makes of the files that its replica holds: the point in `state` from which it goes on.
+/// `history` is fresh where it was listed just now.
 pub(super) fn meet(
     db: &Db,
     store: &Store,
     settings: &Settings,
-    history: &History,
+    (history, is_fresh): (&History, bool),
     state: &mut State,
     outgoing: &mut Vec<Outgoing>,
 ) -> Result<()> {
     let listing: Vec<FileInfo> = history.manifest().files().map(|held| held.info.clone()).collect();
-    if let Some(end) = uploader::beyond(store, &listing, state.txid, outgoing.last())? {
+    let mut other = uploader::beyond(store, &listing, state.txid, outgoing.last())?;
+    if is_fresh && other.is_none() && state.cursor.is_some() {
+        let replaced = uploader::is_replaced(store, &listing, state.txid, state.time)?;
+        other = replaced.then(|| listing.iter().map(|file| file.span.max).max().unwrap_or(state.txid));
+    }
+    if let Some(end) = other {
         if state.txid > Txid(0) {
             if settings.on_conflict != OnConflict::KeepLocal {
                 return Err(other_writer(settings, end, state.txid));
@@ -61,7 +69,7 @@ fn image_comes(state: &mut State, outgoing: &mut Vec<Outgoing>) -> Result<()> {
 
 fn other_writer(settings: &Settings, end: Txid, stored: Txid) -> Error {
     Error::Conflict(format!(
-        "the replica {} reaches {end}, and this machine stored up to {stored}: another writer is or was at work; {ADVICE}",
+        "the replica {} reaches {end} in another way than this machine, which stored up to {stored}: another writer is or was at work; {ADVICE}",
         settings.url
     ))
 }
@@ -99,6 +107,18 @@ impl Leading<'_> {
         })?;
         self.met = Instant::now();
         Ok(true)
+    }
+
+    /// A file that still is what the newest End says: an image of it is at that End's Cursor, for lives that begin from
+    /// now on may follow that already.
+    pub(super) fn end_as_known(&self, snapshot: &mut Snapshot<'_>) -> Result<()> {
+        let known = link::newest_end(Some(&self.state), &self.db.spool().links()?);
+        if let (Some(end), Some(known)) = (&mut snapshot.end, known)
+            && (known.stat, known.commit) == (end.stat, end.commit)
+        {
+            (end.cursor, snapshot.cursor) = (known.cursor, known.cursor);
+        }
+        Ok(())
     }
 
     fn settings(&self) -> &Settings {

@@ -88,9 +88,16 @@ impl Object {
         let prefix = if root.is_empty() { None } else { Some(key(&root)?) };
         let store = Arc::clone(&link.store);
         let found = link.call("list", &root, async move { store.list_with_delimiter(prefix.as_ref()).await });
-        let folders: Vec<String> =
-            self.no_404(&link, found)?.common_prefixes.into_iter().map(|folder| folder.to_string()).collect();
-        Ok(Level::all().filter(|level| folders.contains(&link.cloud.level(*level))).collect())
+        let found = self.no_404(&link, found)?;
+        // A store that knows no delimiter names all objects instead.
+        let mut names: Vec<String> = found.common_prefixes.into_iter().map(|folder| folder.to_string()).collect();
+        names.extend(
+            found
+                .objects
+                .into_iter()
+                .filter_map(|object| object.location.as_ref().rsplit_once('/').map(|(folder, _)| folder.to_string())),
+        );
+        Ok(Level::all().filter(|level| names.contains(&link.cloud.level(*level))).collect())
     }
 
     /// True where there is such an object.

@@ -94,6 +94,13 @@ impl Process {
         Process::spawn(command, uri, &[])
     }
 
+    /// True where it opened the database; `false` where it was killed in there.
+    pub fn try_start(uri: &str, variables: &[(&str, &str)]) -> bool {
+        let mut process = Process::start_with("", variables);
+        process.say(&format!("open {uri}"));
+        !process.line().is_empty()
+    }
+
     #[track_caller]
     fn spawn(mut command: Command, uri: &str, variables: &[(&str, &str)]) -> Process {
         let mut child = command
