@@ -1,6 +1,8 @@
 //! What the Leader does in one turn: put what waits, find what is committed and not stored, make one file of
 //! it, or a new image where continuity is lost.
 
+mod meeting;
+
 use crate::base::BaseFile;
 use crate::below;
 use crate::clock::Time;
@@ -17,11 +19,11 @@ use crate::page::{PageSize, Pgno};
 use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
-use crate::settings::OnConflict;
 use crate::spool::{Head, Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
 use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
+use crate::validation::Validation;
 use crate::worker::Turn;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,6 +43,9 @@ pub(crate) struct Leading<'a> {
     /// The newest file is a snapshot: a raw one follows at once, for Litestream goes on from raw files.
     pub(crate) lone_snapshot: bool,
     history: History,
+    validation: Validation,
+    /// When the store was last known to end with what was stored from here.
+    met: Instant,
     /// Begins that are on no record: proven here, later than at the first frame.
     pub(crate) begun: Vec<Link>,
 }
@@ -91,6 +96,10 @@ impl<'a> Leading<'a> {
             }
         }
         outgoing.retain(|waiting| waiting.txid == state.txid.next());
+        if state.txid > Txid(0) {
+            store.is_there(state.txid)?;
+        }
+        let is_fresh = history.is_none();
         let history = match history {
             Some(history) => history,
             None => History::begin(db, &settings.schedule, history::list(&store)?)?,
@@ -100,21 +109,7 @@ impl<'a> Leading<'a> {
             let older = crate::restore::older::list(&store)?.into_iter().map(|object| object.created.time()).max();
             state.time = older.map_or(state.time, |older| state.time.max(older));
         }
-        let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
-        let beyond = history.manifest().newest().filter(|newest| newest.span.max > expected);
-        if let Some(beyond) = beyond {
-            if state.txid > Txid(0) && settings.on_conflict != OnConflict::KeepLocal {
-                return Err(Error::Conflict(format!(
-                    "the replica {} reaches {}, this machine stored up to {}: another writer is or was at work; decide with on-conflict=keep-local or take-replica",
-                    settings.url, beyond.span.max, state.txid
-                )));
-            }
-            state.cursor = None;
-            state.image = None;
-            outgoing.clear();
-            state.txid = beyond.span.max;
-            state.time = state.time.max(beyond.listed);
-        }
+        meeting::meet(db, &store, settings, (&history, is_fresh), &mut state, &mut outgoing)?;
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
         let adrift = state.inode != 0 && state.inode != inode;
         if adrift {
@@ -139,6 +134,8 @@ impl<'a> Leading<'a> {
             adrift,
             lone_snapshot,
             history,
+            validation: Validation::new(settings.validation_interval),
+            met: Instant::now(),
             begun: Vec::new(),
         })
     }
@@ -151,6 +148,7 @@ impl<'a> Leading<'a> {
             let database = u64::from(self.state.commit) * u64::from(self.state.page_size);
             let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
             self.history.turn(&site, Time::now());
+            self.validation.turn(&site);
         }
         Ok(turn)
     }
@@ -209,8 +207,11 @@ impl<'a> Leading<'a> {
         }
         let outgoing = self.outgoing.as_ref().expect("the caller looked");
         self.db.report.captured(outgoing.txid);
-        outgoing.put(&self.store)?;
+        if !self.put_outgoing()? {
+            return Ok(false);
+        }
         fault::point("put-done");
+        let outgoing = self.outgoing.as_ref().expect("it was put");
         let mut state = self.state.clone();
         if let Some(written) = self.db.spool().state()?
             && written.number != state.number
@@ -243,15 +244,7 @@ impl<'a> Leading<'a> {
     /// A handle of our own on the database, and the turn to read through it: none while the host needs its locks,
     /// or where another file has this name by now.
     pub(crate) fn reading(&self) -> Result<Option<Held<'a>>> {
-        let path = self.db.path();
-        let Some(turn) = self.db.turns.read(self.state.inode) else { return Ok(None) };
-        let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == self.state.inode));
-        if !is_ours()? {
-            return Ok(None);
-        }
-        let base = self.db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
-        let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
-        Ok(if moved { None } else { Some(Held { base, turn }) })
+        Held::read(self.db, self.state.inode)
     }
 
     /// Makes one file of what is pending and puts it.
@@ -404,7 +397,7 @@ impl<'a> Leading<'a> {
         {
             return Ok(Turn::Later(pause));
         }
-        let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
+        let Some(mut snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
             self.db.report.phase(Phase::Waiting(why.into()));
             return Ok(Turn::Later(limits::BEAT.0));
@@ -412,6 +405,7 @@ impl<'a> Leading<'a> {
         if self.state.txid > Txid(0) {
             log::info!(target: "litestream", "{}: a new image is made as {}: {why}", self.db.path().display(), self.state.txid.next());
         }
+        self.end_as_known(&mut snapshot)?;
         self.db.report.phase(Phase::Imaging);
         self.pace.begin(Instant::now());
         self.state.cursor = None;
@@ -495,4 +489,19 @@ impl<'a> Leading<'a> {
 pub(crate) struct Held<'a> {
     pub(crate) base: Box<dyn BaseFile>,
     pub(crate) turn: Reading<'a>,
+}
+
+impl<'a> Held<'a> {
+    /// The database with this inode. `None` while the host needs its locks, or where another file has its name by now.
+    pub(crate) fn read(db: &'a Db, inode: u64) -> Result<Option<Held<'a>>> {
+        let path = db.path();
+        let Some(turn) = db.turns.read(inode) else { return Ok(None) };
+        let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == inode));
+        if !is_ours()? {
+            return Ok(None);
+        }
+        let base = db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
+        let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
+        Ok(if moved { None } else { Some(Held { base, turn }) })
+    }
 }

@@ -105,6 +105,18 @@ pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration:
 /// Time between two looks at a store that holds what this database never stored.
 pub const DIVERGED_LOOK: Duration = Duration::from_secs(30);
 
+/// Time after a put for which the store needs no look before the next one: another writer's files stay as long.
+pub const FENCE: Duration = Duration::from_secs(2);
+
+/// Longest time that a validation holds a state of the database still, and its pause between two of those.
+pub const VALIDATION_SLICE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(100));
+
+/// Longest time that a validation goes on comparing.
+pub const VALIDATION_TIME: Duration = Duration::from_secs(3600);
+
+/// Threads of a validation's restore.
+pub const VALIDATION_THREADS: usize = 2;
+
 /// Time between two looks of a follower for whom somebody waits.
 pub const FOLLOWER_LOOK: Duration = Duration::from_millis(10);
 

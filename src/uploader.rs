@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::image::{Snapshot, read_page};
 use crate::limits::SINGLE_PUT;
-use crate::ltx::{Decoder, Encoder, FileInfo, Header, Level, Span, Txid};
+use crate::ltx::{Decoder, Encoder, FileInfo, HEADER_SIZE, Header, Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::reader::{Pending, Place};
 use crate::spool::{Spool, remove, rename};
@@ -97,6 +97,38 @@ impl Outgoing {
         found.sort_by_key(|outgoing| outgoing.txid);
         Ok(found)
     }
+}
+
+/// How far a store is beyond what was stored from here, where it is: its last Txid. A waiting file counts as stored where
+/// the store has these very bytes under its name: then only the answer was lost.
+pub fn beyond(store: &Store, listing: &[FileInfo], stored: Txid, waiting: Option<&Outgoing>) -> Result<Option<Txid>> {
+    let Some(newest) = listing.iter().map(|file| file.span.max).max() else { return Ok(None) };
+    let Some(waiting) = waiting.filter(|waiting| waiting.txid == newest) else {
+        return Ok((newest > stored).then_some(newest));
+    };
+    let ours = waiting.info();
+    if !listing.iter().any(|file| (file.level, file.span, file.size) == (ours.level, ours.span, ours.size)) {
+        return Ok(Some(newest));
+    }
+    // What stands there is compared, and nothing is written.
+    match waiting.put(store) {
+        Ok(_) => Ok(None),
+        Err(Error::Conflict(_)) => Ok(Some(newest)),
+        Err(e) => Err(e),
+    }
+}
+
+/// True where the file that ends at `stored` is another one than what was stored from here, with `time` in its header: the
+/// replica was replaced, and has come as far. A file that cannot be read says nothing.
+pub fn is_replaced(store: &Store, listing: &[FileInfo], stored: Txid, time: Time) -> Result<bool> {
+    let ends = listing.iter().filter(|file| file.span.max == stored);
+    let Some(file) = ends.min_by_key(|file| file.level) else { return Ok(false) };
+    let raw = match store.read(file.level, file.span, Some(0..HEADER_SIZE as u64)) {
+        Err(Error::NoBackup(_) | Error::Corrupt(_)) => return Ok(false),
+        other => other?,
+    };
+    let header = raw[..].try_into().ok().and_then(|raw| Header::decode(raw).ok());
+    Ok(header.is_some_and(|header| header.timestamp != time))
 }
 
 /// Where pages come from that are neither in the WAL nor in a Segment.

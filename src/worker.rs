@@ -114,6 +114,9 @@ impl<'a> Worker<'a> {
                 }
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
+                    if matches!(e, Error::Conflict(_)) && self.end(false) {
+                        return;
+                    }
                     if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {
                         self.db.note("fold", &e);
                     }
@@ -135,7 +138,8 @@ impl<'a> Worker<'a> {
     }
 
     fn leave_word(&mut self) {
-        if self.leading.is_some() {
+        // Who meets another writer when it takes over leads as well, and has the most to say.
+        if self.leading.is_some() || self.db.report.is_diverged() {
             let left = board::leave(self.db.spool(), &self.db.report.status(Time::now()), &mut self.said);
             if let Err(e) = left {
                 self.db.note("status", &e);
