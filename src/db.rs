@@ -91,6 +91,8 @@ pub struct Db {
     pub(crate) restoring: Mutex<Leadership>,
     /// This process has looked once whether the store is beyond what is stored from here.
     pub(crate) looked: AtomicBool,
+    /// A new database began under this name: what the Leader knows is of another.
+    pub(crate) forget: AtomicBool,
     txns: (Sender<Txn>, Receiver<Txn>),
     /// Requests that wake the worker at once.
     pub(crate) calls: (Sender<()>, Receiver<()>),
@@ -124,6 +126,7 @@ impl Db {
             leadership: Leadership::of("lock"),
             restoring: Mutex::new(Leadership::of("restore.lock")),
             looked: AtomicBool::new(false),
+            forget: AtomicBool::new(false),
             txns: bounded(limits::CHANNEL_TXNS),
             calls: bounded(1),
             views: Mutex::default(),

@@ -23,6 +23,7 @@ use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::worker::Turn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The Leader of one database.
@@ -112,7 +113,7 @@ impl<'a> Leading<'a> {
             state.time = state.time.max(beyond.listed);
         }
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
-        let adrift = state.inode != 0 && state.inode != inode;
+        let adrift = state.inode != inode && (state.inode != 0 || !outgoing.is_empty());
         if adrift {
             state.cursor = None;
             state.image = None;
@@ -205,6 +206,9 @@ impl<'a> Leading<'a> {
         self.db.report.captured(outgoing.txid);
         outgoing.put(&self.store)?;
         fault::point("put-done");
+        if self.db.forget.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         let mut state = self.state.clone();
         if let Some(written) = self.db.spool().state()?
             && written.number != state.number

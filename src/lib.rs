@@ -51,6 +51,7 @@ mod board;
 pub mod conn;
 pub mod db;
 mod finding;
+mod forget;
 mod history;
 mod leading;
 mod opening;

@@ -8,6 +8,7 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
+use crate::forget::forget;
 use crate::history;
 use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
@@ -162,20 +163,6 @@ fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
         Err(Error::NoBackup(_)) if replica.settings.restore != Restore::Required => forget(db),
         other => other,
     }
-}
-
-/// A new database begins under this name: what `state` and `links` say is another's. An inode may come again, and
-/// a header, too; so nothing of the old one may count as proof.
-fn forget(db: &Db) -> Result<()> {
-    let spool = db.spool();
-    let Some(mut state) = spool.state()? else { return Ok(()) };
-    if state.cursor.is_none() && state.image.is_none() && state.end.is_none() {
-        return Ok(());
-    }
-    (state.cursor, state.image, state.end, state.inode) = (None, None, None, 0);
-    spool.set_state(&mut state)?;
-    spool.link(spool.links()?.newest(), &Link::Dirty)?;
-    set_segments_aside(spool)
 }
 
 /// One restores, the others wait as long as it advances.
@@ -400,7 +387,7 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
     Ok(())
 }
 
-fn set_segments_aside(spool: &Spool) -> Result<()> {
+pub(crate) fn set_segments_aside(spool: &Spool) -> Result<()> {
     for path in spool.segments()? {
         set_aside(&path, "-aside")?;
     }
@@ -415,7 +402,11 @@ fn set_aside(path: &Path, why: &str) -> Result<()> {
     }
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!("{why}-{}", Time::now().0));
-    std::fs::rename(path, &aside).map_err(|e| Error::io("move aside", path, e))?;
+    match std::fs::rename(path, &aside) {
+        // Stored meanwhile, and removed by the Leader.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        moved => moved.map_err(|e| Error::io("move aside", path, e))?,
+    }
     log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), Path::new(&aside).display());
     Ok(())
 }

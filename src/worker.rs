@@ -8,12 +8,14 @@ use crate::board;
 use crate::clock::Time;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::forget;
 use crate::leading::Leading;
 use crate::limits;
 use crate::report::Phase;
 use crossbeam_channel::{RecvTimeoutError, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How a turn ended.
@@ -154,6 +156,10 @@ impl<'a> Worker<'a> {
 
     fn turn(&mut self, ticket: u64) -> Result<Turn> {
         let awaited = self.db.report.is_awaited();
+        if self.db.forget.load(Ordering::Acquire) {
+            self.leading = None;
+            forget::by_leader(self.db)?;
+        }
         if self.leading.is_none() {
             if !self.db.path().exists() {
                 return Ok(Turn::Gone);

@@ -35,8 +35,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "life",
         &[
-            "board", "history", "turns", "registry", "opening", "db", "conn", "rollback", "worker", "leader",
-            "leading", "finding", "copy", "report", "status",
+            "board", "history", "turns", "way", "registry", "opening", "forget", "db", "conn", "rollback", "worker",
+            "leader", "leading", "finding", "copy", "report", "status",
         ],
     ),
 ];
