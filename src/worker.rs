@@ -54,6 +54,8 @@ struct Worker<'a> {
     failures: u32,
     oldest: Option<Time>,
     woken: bool,
+    /// Since when every turn ended in a wait for somebody's lock.
+    stuck: Option<Instant>,
     /// What was left for the followers.
     said: String,
 }
@@ -62,7 +64,17 @@ impl<'a> Worker<'a> {
     fn new(db: &'a Arc<Db>) -> Worker<'a> {
         let interval = db.replica().map_or(limits::BEAT.1, |replica| replica.settings.sync_interval);
         let beat = interval.clamp(limits::BEAT.0, limits::BEAT.1);
-        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true, said: String::new() }
+        Worker {
+            db,
+            interval,
+            beat,
+            leading: None,
+            failures: 0,
+            oldest: None,
+            woken: true,
+            stuck: None,
+            said: String::new(),
+        }
     }
 
     fn work(&mut self) {
@@ -71,6 +83,9 @@ impl<'a> Worker<'a> {
             let began = Instant::now();
             self.drain();
             let turn = self.turn(ticket);
+            if !matches!(turn, Ok(Turn::Later(_)) | Err(Error::Corrupt(_))) {
+                self.stuck = None;
+            }
             let pause = match turn {
                 Ok(Turn::More | Turn::Moved) => continue,
                 Ok(Turn::Sent) => {
@@ -109,13 +124,15 @@ impl<'a> Worker<'a> {
                     None
                 }
                 Ok(Turn::Later(pause)) => {
-                    if let Some(why) = self.db.turns.waits_in_vain() {
-                        self.db.report.fail(ticket, &Error::State(why.into()));
-                    }
+                    self.give_up_in_vain(ticket);
                     Some(pause)
                 }
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
+                    // A file that a transaction was being written to, or a crash tore, heals by its journal only.
+                    if matches!(e, Error::Corrupt(_)) {
+                        self.give_up_in_vain(ticket);
+                    }
                     if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {
                         self.db.note("fold", &e);
                     }
@@ -124,6 +141,14 @@ impl<'a> Worker<'a> {
             };
             self.leave_word();
             self.wait(began, pause);
+        }
+    }
+
+    /// At the end of the process, where nothing more can be read: whoever waits is told so.
+    fn give_up_in_vain(&mut self, ticket: u64) {
+        let stuck = *self.stuck.get_or_insert_with(Instant::now);
+        if let Some(why) = self.db.turns.waits_in_vain(stuck) {
+            self.db.report.fail(ticket, &Error::State(why.into()));
         }
     }
 
