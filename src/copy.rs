@@ -84,11 +84,13 @@ impl Copying {
             return Ok(Sliced::Again);
         }
         let began = Instant::now();
-        let mut page = vec![0u8; self.page_size.bytes()];
+        let (mut page, mut pages) = (vec![0u8; self.page_size.bytes()], 0u32);
         while self.next.0 <= self.commit {
-            if began.elapsed() > limits::SLICE || db.turns.is_asked() {
+            let asked = db.turns.is_asked() || (pages.is_multiple_of(limits::PAGES_A_LOOK) && db.reader_is_asked());
+            if pages > 0 && (asked || began.elapsed() > limits::SLICE) {
                 return Ok(Sliced::More);
             }
+            pages += 1;
             read_page(base, self.page_size, self.next, &mut page)?;
             self.write(self.next, &page)?;
             self.next = Pgno(self.next.0 + 1);

@@ -20,6 +20,7 @@ use crate::store::{Io, Store};
 use crate::turns::Turns;
 use crate::wal::Cursor;
 use crate::walindex::IndexHeader;
+use crate::way::Way;
 use crate::worker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::HashMap;
@@ -105,6 +106,8 @@ pub struct Db {
     journal: AtomicBool,
     /// Who may take SQLite's locks now: the host, or the engine's reader.
     pub(crate) turns: Turns,
+    /// The same between processes, in rollback-journal modes.
+    pub(crate) way: Way,
     pub(crate) report: Report,
     running: Mutex<bool>,
     started: AtomicBool,
@@ -136,6 +139,7 @@ impl Db {
             next_connection: AtomicU64::new(0),
             journal: AtomicBool::new(false),
             turns: Turns::default(),
+            way: Way::new(),
             running: Mutex::default(),
             started: AtomicBool::new(false),
             spool_bytes: Mutex::default(),
@@ -329,6 +333,11 @@ impl Db {
     /// What a look at the header said.
     pub(crate) fn set_journal(&self, journal: bool) {
         self.journal.store(journal, Ordering::Relaxed);
+    }
+
+    /// Somebody of this process or another waits for the engine's reader to let go.
+    pub(crate) fn reader_is_asked(&self) -> bool {
+        self.turns.is_asked() || self.way.is_asked(&self.spool)
     }
 
     // ---- the Spool's room ----

@@ -21,6 +21,7 @@ use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
 use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
+use crate::way::Announced;
 use crate::worker::Turn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -243,13 +244,14 @@ impl<'a> Leading<'a> {
     pub(crate) fn reading(&self) -> Result<Option<Held<'a>>> {
         let path = self.db.path();
         let Some(turn) = self.db.turns.read(self.state.inode) else { return Ok(None) };
+        let Some(way) = self.db.way.read(self.db.spool())? else { return Ok(None) };
         let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == self.state.inode));
         if !is_ours()? {
             return Ok(None);
         }
         let base = self.db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
         let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
-        Ok(if moved { None } else { Some(Held { base, turn }) })
+        Ok(if moved { None } else { Some(Held { base, turn, _way: way }) })
     }
 
     /// Makes one file of what is pending and puts it.
@@ -412,7 +414,7 @@ impl<'a> Leading<'a> {
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
         let span = self.image_span(txid, snapshot.page_size);
-        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
+        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.reader_is_asked())?;
         let still = snapshot.held(db.path())?;
         self.pace.end(Instant::now());
         drop(snapshot);
@@ -479,4 +481,5 @@ impl<'a> Leading<'a> {
 pub(crate) struct Held<'a> {
     pub(crate) base: Box<dyn BaseFile>,
     pub(crate) turn: Reading<'a>,
+    _way: Announced<'a>,
 }

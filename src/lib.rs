@@ -58,4 +58,5 @@ mod opening;
 pub mod registry;
 pub mod report;
 mod turns;
+mod way;
 mod worker;

@@ -86,8 +86,12 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     let database = database(file);
     let before = database.level;
     database.tell((), |conn, _, _| conn.locking(database::lock(level)));
-    let rc = forward!(file, xLock, level => SQLITE_IOERR);
-    if level > SQLITE_LOCK_SHARED {
+    let mut rc = forward!(file, xLock, level => SQLITE_IOERR);
+    let refused = rc == SQLITE_BUSY;
+    while rc == SQLITE_BUSY && database.tell(false, |conn, _, _| conn.lock_refused()) {
+        rc = forward!(file, xLock, level => SQLITE_IOERR);
+    }
+    if refused || level > SQLITE_LOCK_SHARED {
         database.tell((), |conn, _, _| conn.lock_answered());
     }
     if rc != SQLITE_OK {
