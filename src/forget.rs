@@ -21,7 +21,9 @@ pub(crate) fn forget(db: &Db) -> Result<()> {
         by_leader(db)?;
     }
     spool.link(spool.links()?.newest(), &Link::Dirty)?;
-    set_segments_aside(spool)
+    let count = set_segments_aside(spool)?;
+    log::debug!(target: "litestream", "{}: a new database begins; {count} Segments of the old one were moved aside", db.path().display());
+    Ok(())
 }
 
 fn knows(state: &State) -> bool {

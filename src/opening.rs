@@ -28,7 +28,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
@@ -325,7 +325,7 @@ fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Re
 /// What the Spool still holds of a database that is gone is stored first, or set aside and named.
 fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     let spool = db.spool();
-    let Some(mut state) = spool.state()? else { return set_segments_aside(spool) };
+    let Some(mut state) = spool.state()? else { return name_segments_aside(spool) };
     // This process's own worker notices that the file is gone, and ends.
     let began = Instant::now();
     while db.has_worked() && began.elapsed() < limits::GIVE_WAY {
@@ -353,7 +353,7 @@ fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
         store_tail(db, store, &mut state, start)?;
     }
     db.leadership.resign();
-    set_segments_aside(spool)
+    name_segments_aside(spool)
 }
 
 /// Segments, and the WAL that was left: all who wrote it are gone, so its chain is what SQLite would recover.
@@ -387,28 +387,45 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
     Ok(())
 }
 
-pub(crate) fn set_segments_aside(spool: &Spool) -> Result<()> {
+/// Segments of a database that is gone; how many.
+pub(crate) fn set_segments_aside(spool: &Spool) -> Result<usize> {
+    let mut count = 0;
     for path in spool.segments()? {
-        set_aside(&path, "-aside")?;
+        count += usize::from(rename_aside(&path, "-aside")?.is_some());
+    }
+    Ok(count)
+}
+
+/// One line for all of them.
+fn name_segments_aside(spool: &Spool) -> Result<()> {
+    let count = set_segments_aside(spool)?;
+    if count > 0 {
+        log::warn!(target: "litestream", "{}: {count} Segments of a database that is gone were moved aside there (*-aside-*): they continue nothing that is stored", spool.folder().display());
     }
     Ok(())
 }
 
 /// Renames what stands in the way, and says so where it holds something.
 fn set_aside(path: &Path, why: &str) -> Result<()> {
-    let Some(stat) = Stat::of(path)? else { return Ok(()) };
+    if let Some(aside) = rename_aside(path, why)? {
+        log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), aside.display());
+    }
+    Ok(())
+}
+
+/// The new name of a file that holds something; an empty one is deleted.
+fn rename_aside(path: &Path, why: &str) -> Result<Option<PathBuf>> {
+    let Some(stat) = Stat::of(path)? else { return Ok(None) };
     if stat.size == 0 {
-        return remove(path);
+        return remove(path).map(|()| None);
     }
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!("{why}-{}", Time::now().0));
     match std::fs::rename(path, &aside) {
         // Stored meanwhile, and removed by the Leader.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        moved => moved.map_err(|e| Error::io("move aside", path, e))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        moved => moved.map(|()| Some(aside.into())).map_err(|e| Error::io("move aside", path, e)),
     }
-    log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), Path::new(&aside).display());
-    Ok(())
 }
 
 /// An empty file cannot be replaced (another process may have it open), so it is filled under EXCLUSIVE: all but
