@@ -241,11 +241,6 @@ impl Conn {
         self.rollback.forget();
     }
 
-    /// `xSync` on the database: this connection's transactions are meant to survive a power loss.
-    pub fn database_syncing(&mut self) {
-        self.rollback.durable();
-    }
-
     /// No shared memory while EXCLUSIVE is held: the heap's wal-index is SQLite's own.
     fn in_exclusive_mode(&self) -> bool {
         self.regions.is_empty() && self.lock == Lock::Exclusive

@@ -9,8 +9,9 @@ use crate::limits;
 use crate::link;
 use crate::page::{PageSize, Pgno};
 use crate::reader::{self, Start, Walk};
-use crate::spool::{End, Stat, State, random};
+use crate::spool::{End, Segment, Stat, State, random};
 use crate::wal::{Cursor, Salt};
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,10 @@ pub(crate) struct Copying {
     /// The header that the copy agrees with.
     hash: u64,
     next: Pgno,
+    /// Segments read and not taken in yet.
+    segments: Vec<Segment>,
+    /// Those that are in the copy.
+    patched: HashSet<PathBuf>,
     /// What the copy is the image at, once it is complete.
     pub(crate) cursor: Cursor,
     /// Database size in pages there.
@@ -65,7 +70,17 @@ impl Copying {
                 .open(&path)
                 .map_err(|e| Error::io("create", &path, e))?;
             let Header { page_size, commit, hash, .. } = header;
-            Ok(Copying { file, path, hash, next: Pgno(1), cursor, commit, page_size })
+            Ok(Copying {
+                file,
+                path,
+                hash,
+                next: Pgno(1),
+                segments: Vec::new(),
+                patched: HashSet::new(),
+                cursor,
+                commit,
+                page_size,
+            })
         })();
         base.unlock(Lock::None).map_err(|e| Error::io("unlock", db.path(), e))?;
         begun.map(Some)
@@ -86,7 +101,7 @@ impl Copying {
         let began = Instant::now();
         let (mut page, mut pages) = (vec![0u8; self.page_size.bytes()], 0u32);
         while self.next.0 <= self.commit {
-            let asked = db.turns.is_asked() || (pages.is_multiple_of(limits::PAGES_A_LOOK) && db.reader_is_asked());
+            let asked = db.turns.is_asked() || (pages.is_multiple_of(limits::PAGES_A_SLICE) && db.reader_is_asked());
             if pages > 0 && (asked || began.elapsed() > limits::SLICE) {
                 return Ok(Sliced::More);
             }
@@ -106,7 +121,8 @@ impl Copying {
         let start = Start::Stored { cursor: self.cursor, commit: self.commit, page_size: self.page_size };
         let links = db.spool().links()?;
         let known = links.newest_end().filter(|end| end.header == header.hash).map(|end| end.cursor);
-        let walked = reader::walk(start, reader::segments(db.spool())?, &links, None, db.wal())?;
+        reader::refresh(db.spool(), &mut self.segments, &self.patched)?;
+        let walked = reader::walk(start, &mut self.segments, &links, None, db.wal())?;
         let (Some(known), Some(Walk::Reached(pending))) = (known, walked) else { return Ok(false) };
         if !pending.to.same_point(&known) {
             return Ok(false);
@@ -118,6 +134,7 @@ impl Copying {
             }
             self.write(*pgno, &page)?;
         }
+        self.patched.extend(pending.segments.into_iter().map(|segment| segment.path));
         self.cursor = pending.to;
         self.commit = pending.commit;
         self.hash = header.hash;

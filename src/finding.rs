@@ -11,8 +11,9 @@ use crate::limits;
 use crate::link;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
-use crate::spool::{Head, Link, Links, Stat, remove};
+use crate::spool::{Link, Links, Segment, Stat, remove};
 use crate::wal::Cursor;
+use std::collections::HashSet;
 
 /// Looks in a row that may disagree with what was read before continuity counts as lost.
 const LOOKS: u32 = 5;
@@ -39,14 +40,13 @@ impl Leading<'_> {
                 Look::Commits(target) => Some(target),
                 _ => None,
             };
-            let segments = reader::segments(self.db.spool())?;
+            reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
             let mut links = self.db.spool().links()?;
             let stat = Stat::of(self.db.path())?;
             if let (Some(target), Some(stat)) = (&target, &stat) {
                 self.begin_late(&mut links, target, stat)?;
             }
-            let names: Vec<_> = segments.iter().map(|segment| (segment.path.clone(), segment.head)).collect();
-            match reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())? {
+            match reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())? {
                 None => lost = "no image is stored yet".into(),
                 Some(Walk::Torn) => continue,
                 Some(Walk::Reached(pending)) => {
@@ -58,7 +58,7 @@ impl Leading<'_> {
                     }
                     match self.prove(&look, &links, stat, &pending.to)? {
                         Proof::Whole => {
-                            self.sweep_segments(&names, &pending.to)?;
+                            self.sweep_segments(&pending.to)?;
                             return Ok(Found::Nothing);
                         }
                         Proof::Busy => return Ok(Found::Later),
@@ -162,8 +162,8 @@ impl Leading<'_> {
     }
 
     /// Segments that a crash left behind after `state` had moved past them.
-    fn sweep_segments(&self, segments: &[(std::path::PathBuf, Head)], at: &Cursor) -> Result<()> {
-        for (path, head) in segments {
+    fn sweep_segments(&self, at: &Cursor) -> Result<()> {
+        for Segment { path, head, .. } in &self.segments {
             let past = head.from.salt == at.salt && head.to.salt == at.salt && head.to.frame <= at.frame;
             let other = head.from.salt != at.salt && !head.follows.is_some_and(|follows| follows.same_point(at));
             if past || (other && older_than_state(self.db, path)) {

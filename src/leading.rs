@@ -23,6 +23,7 @@ use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::way::Announced;
 use crate::worker::Turn;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -36,6 +37,8 @@ pub(crate) struct Leading<'a> {
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
+    /// Segments read in a look before and not taken yet.
+    pub(crate) segments: Vec<Segment>,
     pace: Pace,
     /// The waiting file is of a database that another has replaced: it is stored, and leads to no Cursor here.
     adrift: bool,
@@ -133,6 +136,7 @@ impl<'a> Leading<'a> {
             outgoing,
             settled: None,
             copying: None,
+            segments: Vec::new(),
             pace: Pace::default(),
             adrift,
             lone_snapshot,
@@ -259,7 +263,7 @@ impl<'a> Leading<'a> {
         if needs_snapshot(&pending) {
             return self.send_by_snapshot();
         }
-        pending.make_durable(self.db.spool())?;
+        pending.make_durable()?;
         let time = self.next_time();
         let txid = self.state.txid.next();
         let before = self.state.commit;
@@ -282,15 +286,15 @@ impl<'a> Leading<'a> {
         };
         let target = Target { cursor: snapshot.cursor, commit: snapshot.commit, page_size: snapshot.page_size };
         let target = if snapshot.end.is_none() { Some(target) } else { None };
-        let segments = reader::segments(self.db.spool())?;
+        reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
         let links = self.db.spool().links()?;
-        let walked = reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())?;
+        let walked = reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())?;
         let Some(Walk::Reached(mut pending)) = walked else { return Ok(Turn::Later(limits::SHORT)) };
         if pending.more || target.is_some_and(|target| !pending.to.same_point(&target.cursor)) {
             self.state.cursor = None;
             return Ok(Turn::More);
         }
-        pending.make_durable(self.db.spool())?;
+        pending.make_durable()?;
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
@@ -353,7 +357,7 @@ impl<'a> Leading<'a> {
             }
             None => self.start(),
         };
-        let walked = reader::walk(start, reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
+        let walked = reader::walk(start, &mut reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
         let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
         let (Some(first), false) = (pending.segments.first(), needs_snapshot(&pending)) else { return Ok(()) };
         if pending.segments.len() < 2 {

@@ -126,6 +126,9 @@ pub const GIVE_WAY: Duration = Duration::from_secs(2);
 /// Pause between two looks of a connection that waits for a reader in another process.
 pub const WAY_LOOK: Duration = Duration::from_micros(200);
 
+/// Pages that a slice of an image copies at least, whoever waits in another process: it would never end otherwise.
+pub const PAGES_A_SLICE: u32 = 256;
+
 /// Pages of an image that are read between two looks at whether somebody needs the database.
 pub const PAGES_A_LOOK: u32 = 64;
 

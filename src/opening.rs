@@ -364,8 +364,8 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
         None => None,
     };
     let target = chain.map(|end| Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size });
-    let segments = reader::segments(db.spool())?;
-    let walked = reader::walk(start, segments, &db.spool().links()?, target.as_ref(), db.wal())?;
+    let mut segments = reader::segments(db.spool())?;
+    let walked = reader::walk(start, &mut segments, &db.spool().links()?, target.as_ref(), db.wal())?;
     let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
     if pending.is_empty() || pending.more || needs_snapshot(&pending) {
         return Ok(());

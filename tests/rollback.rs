@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 /// Blobs of a megabyte in a database whose image takes many slices.
 const MEGABYTES: u32 = 128;
 /// A commit beside an image: long for it, short beside the image.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(3);
 /// Deleted files.
 const FILES: u32 = 150;
 /// An end that waits for nothing.

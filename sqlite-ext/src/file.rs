@@ -78,7 +78,6 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> c_int {
 }
 
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
-    database(file).tell((), |conn, _, _| conn.database_syncing());
     forward!(file, xSync, flags => SQLITE_IOERR)
 }
 
