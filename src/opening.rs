@@ -74,14 +74,8 @@ fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) -> Result<()>
     if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
         return Ok(());
     }
-    // Another process leads: what the store has is its.
-    match db.leadership.hold(spool) {
-        Ok(true) => db.leadership.resign(),
-        Ok(false) => return Ok(()),
-        Err(e) => {
-            db.note("spool", &e);
-            return Ok(());
-        }
+    if is_led_elsewhere(db) {
+        return Ok(());
     }
     let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::newest(&store));
     let beyond = match looked {
@@ -112,6 +106,21 @@ fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) -> Result<()>
     }
 }
 
+/// Another process leads: what the store has is its.
+fn is_led_elsewhere(db: &Db) -> bool {
+    match db.leadership.hold(db.spool()) {
+        Ok(true) => {
+            db.leadership.resign();
+            false
+        }
+        Ok(false) => true,
+        Err(e) => {
+            db.note("spool", &e);
+            true
+        }
+    }
+}
+
 /// A file without `state`: a replica with history may be this database's, from another tool or another disk, but
 /// never another database's.
 fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
@@ -130,6 +139,11 @@ fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
             return Ok(());
         }
     };
+    // Somebody of this machine began meanwhile: leads, or has left word.
+    let spool = db.spool();
+    if db.has_worked() || (spool.exists() && (is_led_elsewhere(db) || spool.state()?.is_some())) {
+        return Ok(());
+    }
     let base = db.base().open_database(db.path(), true).map_err(|e| Error::io("open", db.path(), e))?;
     let mut mine = vec![0u8; page_size.bytes()];
     let _ = base.read_at(&mut mine, 0); // a shorter file leaves zeros, which say nothing
