@@ -95,7 +95,10 @@ impl Leading<'_> {
     /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
     /// unless somebody opens it.
     fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
-        if journal_is_wal(self.db) {
+        let wal = journal_is_wal(self.db);
+        // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
+        self.db.set_journal(!wal);
+        if wal {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
