@@ -21,8 +21,9 @@ use std::time::Instant;
 pub(crate) struct Copying {
     file: File,
     path: PathBuf,
-    /// The header that the copy agrees with.
+    /// The header that the copy agrees with, and the file when that was read.
     hash: u64,
+    stat: Stat,
     next: Pgno,
     /// Segments read and not taken in yet.
     segments: Vec<Segment>,
@@ -74,6 +75,7 @@ impl Copying {
                 file,
                 path,
                 hash,
+                stat,
                 next: Pgno(1),
                 segments: Vec::new(),
                 patched: HashSet::new(),
@@ -95,9 +97,23 @@ impl Copying {
     }
 
     fn under_shared(&mut self, db: &Db, base: &dyn BaseFile, header: &Header) -> Result<Sliced> {
-        if header.hash != self.hash && !self.patch(db, header)? {
+        let Some(stat) = Stat::of(db.path())? else { return Ok(Sliced::Again) };
+        let goes_on = if header.hash == self.hash {
+            // Untouched: a copy of a file put over this one may have the very same header, and be half there.
+            stat == self.stat
+        } else {
+            stat.inode == self.stat.inode && self.patch(db, header)?
+        };
+        if !goes_on {
             return Ok(Sliced::Again);
         }
+        self.stat = stat;
+        let sliced = self.pages(db, base)?;
+        // Whoever wrote meanwhile does not know SQLite's locks.
+        Ok(if Stat::of(db.path())? == Some(stat) { sliced } else { Sliced::Again })
+    }
+
+    fn pages(&mut self, db: &Db, base: &dyn BaseFile) -> Result<Sliced> {
         let began = Instant::now();
         let (mut page, mut pages) = (vec![0u8; self.page_size.bytes()], 0u32);
         while self.next.0 <= self.commit {
