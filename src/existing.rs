@@ -250,7 +250,7 @@ fn nothing_since(db: &Db, state: &State, local: &Local<'_>) -> Result<bool> {
     let (Some(cursor), Ok(page_size)) = (state.cursor, PageSize::new(state.page_size)) else { return Ok(false) };
     let start = Start::Stored { cursor, commit: state.commit, page_size };
     let links = db.spool().links()?;
-    let walked = reader::walk(start, reader::segments(db.spool())?, &links, local.newest.as_ref(), db.wal())?;
+    let walked = reader::walk(start, &mut reader::segments(db.spool())?, &links, local.newest.as_ref(), db.wal())?;
     let (Some(Walk::Reached(pending)), Some(stat)) = (walked, Stat::of(db.path())?) else { return Ok(false) };
     if !pending.is_empty() || stat.inode != state.inode {
         return Ok(false);
@@ -346,7 +346,7 @@ fn drop_waiting(db: &Db) -> Result<()> {
     for waiting in db.spool().waiting()? {
         set_aside(&waiting, "-aside")?;
     }
-    set_segments_aside(db.spool())
+    set_segments_aside(db.spool()).map(drop)
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
@@ -371,6 +371,11 @@ fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
             return Ok(());
         }
     };
+    // Somebody of this machine began meanwhile: leads, or has left word.
+    let spool = db.spool();
+    if db.has_worked() || (spool.exists() && (is_led_elsewhere(db) || spool.state()?.is_some())) {
+        return Ok(());
+    }
     let base = db.base().open_database(db.path(), true).map_err(|e| Error::io("open", db.path(), e))?;
     let mut mine = vec![0u8; page_size.bytes()];
     let _ = base.read_at(&mut mine, 0); // a shorter file leaves zeros, which say nothing
@@ -385,4 +390,19 @@ fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
     }
     log::warn!(target: "litestream", "{}: {url} has a history that this machine did not write; the file's content becomes its next state, and what was there stays restorable", db.path().display());
     Ok(())
+}
+
+/// Another process leads: what the store has is its.
+fn is_led_elsewhere(db: &Db) -> bool {
+    match db.leadership.hold(db.spool()) {
+        Ok(true) => {
+            db.leadership.resign();
+            false
+        }
+        Ok(false) => true,
+        Err(e) => {
+            db.note("spool", &e);
+            true
+        }
+    }
 }

@@ -4,15 +4,17 @@
 use crate::base::Lock;
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
+use crate::held::Held;
 use crate::image;
-use crate::leading::{Held, Leading};
+use crate::leading::Leading;
 use crate::leftover;
 use crate::limits;
 use crate::link;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
-use crate::spool::{Head, Link, Links, Stat, remove};
+use crate::spool::{Link, Links, Segment, Stat, remove};
 use crate::wal::Cursor;
+use std::collections::HashSet;
 
 /// Looks in a row that may disagree with what was read before continuity counts as lost.
 const LOOKS: u32 = 5;
@@ -43,14 +45,13 @@ impl Leading<'_> {
                 Look::Commits(target) => Some(target),
                 _ => None,
             };
-            let segments = reader::segments(self.db.spool())?;
+            reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
             let mut links = self.db.spool().links()?;
             let stat = Stat::of(self.db.path())?;
             if let (Some(target), Some(stat)) = (&target, &stat) {
                 self.begin_late(&mut links, target, stat)?;
             }
-            let names: Vec<_> = segments.iter().map(|segment| (segment.path.clone(), segment.head)).collect();
-            match reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())? {
+            match reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())? {
                 None => lost = "no image is stored yet".into(),
                 Some(Walk::Torn) => continue,
                 Some(Walk::Reached(pending)) => {
@@ -62,7 +63,7 @@ impl Leading<'_> {
                     }
                     match self.prove(&look, &links, stat, &pending.to)? {
                         Proof::Whole => {
-                            self.sweep_segments(&names, &pending.to)?;
+                            self.sweep_segments(&pending.to)?;
                             return Ok(Found::Nothing);
                         }
                         Proof::Busy => return Ok(Found::Later),
@@ -99,7 +100,10 @@ impl Leading<'_> {
     /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
     /// unless somebody opens it.
     fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
-        if journal_is_wal(self.db) {
+        let wal = journal_is_wal(self.db);
+        // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
+        self.db.set_journal(!wal);
+        if wal {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
@@ -194,8 +198,8 @@ impl Leading<'_> {
     }
 
     /// Segments that a crash left behind after `state` had moved past them.
-    fn sweep_segments(&self, segments: &[(std::path::PathBuf, Head)], at: &Cursor) -> Result<()> {
-        for (path, head) in segments {
+    fn sweep_segments(&self, at: &Cursor) -> Result<()> {
+        for Segment { path, head, .. } in &self.segments {
             let past = head.from.salt == at.salt && head.to.salt == at.salt && head.to.frame <= at.frame;
             let other = head.from.salt != at.salt && !head.follows.is_some_and(|follows| follows.same_point(at));
             if past || (other && older_than_state(self.db, path)) {

@@ -3,14 +3,14 @@
 
 mod meeting;
 
-use crate::base::BaseFile;
 use crate::below;
 use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
 use crate::db::{Db, Look};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fault;
 use crate::finding::{Found, journal_is_wal};
+use crate::held::Held;
 use crate::history::{self, History, Site};
 use crate::image::{self, Pace, Snapshot};
 use crate::limits;
@@ -21,11 +21,12 @@ use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::spool::{Head, Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
-use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::validation::Validation;
 use crate::worker::Turn;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The Leader of one database.
@@ -37,6 +38,8 @@ pub(crate) struct Leading<'a> {
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
+    /// Segments read in a look before and not taken yet.
+    pub(crate) segments: Vec<Segment>,
     pace: Pace,
     /// The waiting file is of a database that another has replaced: it is stored, and leads to no Cursor here.
     adrift: bool,
@@ -111,7 +114,7 @@ impl<'a> Leading<'a> {
         }
         meeting::meet(db, &store, settings, (&history, is_fresh), &mut state, &mut outgoing)?;
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
-        let adrift = state.inode != 0 && state.inode != inode;
+        let adrift = state.inode != inode && (state.inode != 0 || !outgoing.is_empty());
         if adrift {
             state.cursor = None;
             state.image = None;
@@ -131,6 +134,7 @@ impl<'a> Leading<'a> {
             outgoing,
             settled: None,
             copying: None,
+            segments: Vec::new(),
             pace: Pace::default(),
             lone_snapshot,
             history,
@@ -211,6 +215,9 @@ impl<'a> Leading<'a> {
             return Ok(false);
         }
         fault::point("put-done");
+        if self.db.forget.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         let outgoing = self.outgoing.as_ref().expect("it was put");
         let mut state = self.state.clone();
         if let Some(written) = self.db.spool().state()?
@@ -282,9 +289,9 @@ impl<'a> Leading<'a> {
         };
         let target = Target { cursor: snapshot.cursor, commit: snapshot.commit, page_size: snapshot.page_size };
         let target = if snapshot.end.is_none() { Some(target) } else { None };
-        let segments = reader::segments(self.db.spool())?;
+        reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
         let links = self.db.spool().links()?;
-        let walked = reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())?;
+        let walked = reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())?;
         let Some(Walk::Reached(mut pending)) = walked else { return Ok(Turn::Later(limits::SHORT)) };
         if pending.more || target.is_some_and(|target| !pending.to.same_point(&target.cursor)) {
             self.state.cursor = None;
@@ -354,7 +361,7 @@ impl<'a> Leading<'a> {
             }
             None => self.start(),
         };
-        let walked = reader::walk(start, reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
+        let walked = reader::walk(start, &mut reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
         let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
         let (Some(first), false) = (pending.segments.first(), needs_snapshot(&pending)) else { return Ok(()) };
         if pending.segments.len() < 2 {
@@ -420,7 +427,7 @@ impl<'a> Leading<'a> {
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
         let span = self.image_span(txid, snapshot.page_size);
-        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
+        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.reader_is_asked())?;
         let still = snapshot.held(db.path())?;
         snapshot.make_durable(self.db.path())?;
         self.pace.end(Instant::now());
@@ -481,27 +488,5 @@ impl<'a> Leading<'a> {
             }
             None => Ok(Turn::Later(limits::SHORT)),
         }
-    }
-}
-
-/// The database through a handle of our own. Open only as long as it is read: a file that its application deletes
-/// meanwhile is deleted, and SQLite's log has nothing to say about it.
-pub(crate) struct Held<'a> {
-    pub(crate) base: Box<dyn BaseFile>,
-    pub(crate) turn: Reading<'a>,
-}
-
-impl<'a> Held<'a> {
-    /// The database with this inode. `None` while the host needs its locks, or where another file has its name by now.
-    pub(crate) fn read(db: &'a Db, inode: u64) -> Result<Option<Held<'a>>> {
-        let path = db.path();
-        let Some(turn) = db.turns.read(inode) else { return Ok(None) };
-        let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == inode));
-        if !is_ours()? {
-            return Ok(None);
-        }
-        let base = db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
-        let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
-        Ok(if moved { None } else { Some(Held { base, turn }) })
     }
 }

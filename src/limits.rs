@@ -135,6 +135,15 @@ pub const LEAVING: Duration = Duration::from_secs(2);
 /// Time that a connection waits for an image to let go of the database.
 pub const GIVE_WAY: Duration = Duration::from_secs(2);
 
+/// Pause between two looks of a connection that waits for a reader in another process.
+pub const WAY_LOOK: Duration = Duration::from_micros(200);
+
+/// Pages that a slice of an image copies at least, whoever waits in another process: it would never end otherwise.
+pub const PAGES_A_SLICE: u32 = 256;
+
+/// Pages of an image that are read between two looks at whether somebody needs the database.
+pub const PAGES_A_LOOK: u32 = 64;
+
 /// Time from the beginning of a reading of ours for which a checkpoint of this process waits for its end.
 pub const CHECKPOINT_WAITS: Duration = Duration::from_millis(50);
 

@@ -43,7 +43,7 @@ impl<'a> Local<'a> {
         };
         let target = Target { cursor, commit, page_size };
         let start = Start::Stored { cursor: Cursor::start(wal_header.salt), commit: 0, page_size };
-        match reader::walk(start, Vec::new(), &Links::default(), Some(&target), wal)? {
+        match reader::walk(start, &mut Vec::new(), &Links::default(), Some(&target), wal)? {
             Some(Walk::Reached(pending)) if pending.to.same_point(&cursor) => {
                 let places = pending.pages.iter().copied().collect();
                 local.frames = Some((pending, places));

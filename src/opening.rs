@@ -8,6 +8,7 @@ use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
 use crate::existing::existing;
+use crate::forget::forget;
 use crate::history;
 use crate::leader::Leadership;
 use crate::limits;
@@ -26,7 +27,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
@@ -129,20 +130,6 @@ impl Patience {
         self.pause = (self.pause * 2).min(limits::BACKOFF.1);
         true
     }
-}
-
-/// A new database begins under this name: what `state` and `links` say is another's. An inode may come again, and
-/// a header, too; so nothing of the old one may count as proof.
-fn forget(db: &Db) -> Result<()> {
-    let spool = db.spool();
-    let Some(mut state) = spool.state()? else { return Ok(()) };
-    if state.cursor.is_none() && state.image.is_none() && state.end.is_none() {
-        return Ok(());
-    }
-    (state.cursor, state.image, state.end, state.inode) = (None, None, None, 0);
-    spool.set_state(&mut state)?;
-    spool.link(spool.links()?.newest(), &Link::Dirty)?;
-    set_segments_aside(spool)
 }
 
 /// One restores, the others wait as long as it advances.
@@ -312,7 +299,7 @@ pub(crate) fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, r
 /// What the Spool still holds of a database that is gone is stored first, or set aside and named.
 fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     let spool = db.spool();
-    let Some(state) = spool.state()? else { return set_segments_aside(spool) };
+    let Some(state) = spool.state()? else { return name_segments_aside(spool) };
     // This process's own worker notices that the file is gone, and ends.
     let began = Instant::now();
     while db.has_worked() && began.elapsed() < limits::GIVE_WAY {
@@ -324,7 +311,7 @@ fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     }
     let stored = store_what_waits(db, store, state);
     db.leadership.resign();
-    stored.and_then(|()| set_segments_aside(spool))
+    stored.and_then(|()| name_segments_aside(spool))
 }
 
 /// The same, as the Leader.
@@ -371,8 +358,8 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
         None => None,
     };
     let target = chain.map(|end| Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size });
-    let segments = reader::segments(db.spool())?;
-    let walked = reader::walk(start, segments, &db.spool().links()?, target.as_ref(), db.wal())?;
+    let mut segments = reader::segments(db.spool())?;
+    let walked = reader::walk(start, &mut segments, &db.spool().links()?, target.as_ref(), db.wal())?;
     let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
     if pending.is_empty() || pending.more || needs_snapshot(&pending) {
         return Ok(());
@@ -395,24 +382,45 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
     Ok(())
 }
 
-pub(crate) fn set_segments_aside(spool: &Spool) -> Result<()> {
+/// Segments of a database that is gone; how many.
+pub(crate) fn set_segments_aside(spool: &Spool) -> Result<usize> {
+    let mut count = 0;
     for path in spool.segments()? {
-        set_aside(&path, "-aside")?;
+        count += usize::from(rename_aside(&path, "-aside")?.is_some());
+    }
+    Ok(count)
+}
+
+/// One line for all of them.
+fn name_segments_aside(spool: &Spool) -> Result<()> {
+    let count = set_segments_aside(spool)?;
+    if count > 0 {
+        log::warn!(target: "litestream", "{}: {count} Segments of a database that is gone were moved aside there (*-aside-*): they continue nothing that is stored", spool.folder().display());
     }
     Ok(())
 }
 
 /// Renames what stands in the way, and says so where it holds something.
 pub(crate) fn set_aside(path: &Path, why: &str) -> Result<()> {
-    let Some(stat) = Stat::of(path)? else { return Ok(()) };
+    if let Some(aside) = rename_aside(path, why)? {
+        log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), aside.display());
+    }
+    Ok(())
+}
+
+/// The new name of a file that holds something; an empty one is deleted.
+fn rename_aside(path: &Path, why: &str) -> Result<Option<PathBuf>> {
+    let Some(stat) = Stat::of(path)? else { return Ok(None) };
     if stat.size == 0 {
-        return remove(path);
+        return remove(path).map(|()| None);
     }
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!("{why}-{}", Time::now().0));
-    std::fs::rename(path, &aside).map_err(|e| Error::io("move aside", path, e))?;
-    log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), Path::new(&aside).display());
-    Ok(())
+    match std::fs::rename(path, &aside) {
+        // Stored meanwhile, and removed by the Leader.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        moved => moved.map(|()| Some(aside.into())).map_err(|e| Error::io("move aside", path, e)),
+    }
 }
 
 /// An empty file cannot be replaced (another process may have it open), so it is filled under EXCLUSIVE: all but

@@ -10,6 +10,7 @@ use crate::spool::{Links, Segment, Spool, remove};
 use crate::wal::{
     Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salt, WalHeader, frame_checksum, frame_offset,
 };
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -208,21 +209,30 @@ pub fn sweep_torn(spool: &Spool) -> Result<()> {
 /// The Segments of a Spool; torn ones (a power loss) are left out, and named.
 pub fn segments(spool: &Spool) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
-    for path in spool.segments()?.into_iter().take(SEGMENTS_SEEN) {
+    refresh(spool, &mut segments, &HashSet::new())?;
+    Ok(segments)
+}
+
+/// The same, where some of them were read before (their files never change), but for those that are `past`.
+pub fn refresh(spool: &Spool, segments: &mut Vec<Segment>, past: &HashSet<PathBuf>) -> Result<()> {
+    let new = spool.segments()?.into_iter().filter(|path| !past.contains(path));
+    let mut listed: HashSet<PathBuf> = new.take(SEGMENTS_SEEN).collect();
+    segments.retain(|segment| listed.remove(&segment.path));
+    for path in listed {
         match Segment::open(&path) {
             Ok(segment) => segments.push(segment),
             Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
             Err(e) => log::warn!(target: "litestream", "{e}; it is passed over"),
         }
     }
-    Ok(segments)
+    Ok(())
 }
 
 /// Walks from `start` to the newest commit: `target` where the wal-index names one. `None` where nothing
-/// can start there (no whole Segment).
+/// can start there (no whole Segment). Segments that it does not take stay in `available`.
 pub fn walk(
     start: Start,
-    mut available: Vec<Segment>,
+    available: &mut Vec<Segment>,
     links: &Links,
     target: Option<&Target>,
     wal_path: &Path,

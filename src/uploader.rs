@@ -8,7 +8,7 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::image::{Snapshot, read_page};
-use crate::limits::SINGLE_PUT;
+use crate::limits::{PAGES_A_LOOK, SINGLE_PUT};
 use crate::ltx::{Decoder, Encoder, FileInfo, HEADER_SIZE, Header, Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::reader::{Pending, Place};
@@ -22,8 +22,6 @@ use std::path::{Path, PathBuf};
 
 /// Buffer between the encoder and the file.
 const ENCODE_BUFFER: usize = 256 << 10;
-/// Pages between two looks at whether somebody needs the database.
-const PAGES_A_LOOK: usize = 64;
 
 /// A file that waits to be stored.
 #[derive(Debug, Clone)]
@@ -252,7 +250,7 @@ pub fn encode_image(
     let mut out = start(&new, &header)?;
     let mut page = vec![0u8; page_size.bytes()];
     for pgno in (1..=commit).map(Pgno).filter(|pgno| *pgno != page_size.lock_page()) {
-        if (pgno.0 as usize).is_multiple_of(PAGES_A_LOOK) && stop(pgno.0) {
+        if pgno.0.is_multiple_of(PAGES_A_LOOK) && stop(pgno.0) {
             remove(&new)?;
             return Ok(None);
         }

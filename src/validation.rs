@@ -7,9 +7,9 @@
 use crate::compactor::check_room;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::held::Held;
 use crate::history::{self, Site};
 use crate::image::Snapshot;
-use crate::leading::Held;
 use crate::limits;
 use crate::link;
 use crate::ltx::{Decoder, Txid};
@@ -177,7 +177,7 @@ impl Task {
         let target = snapshot.end.is_none().then_some(target);
         let start = Start::Stored { cursor, commit: state.commit, page_size: copy.page_size };
         let links = db.spool().links()?;
-        let walked = reader::walk(start, reader::segments(db.spool())?, &links, target.as_ref(), db.wal())?;
+        let walked = reader::walk(start, &mut reader::segments(db.spool())?, &links, target.as_ref(), db.wal())?;
         let Some(Walk::Reached(pending)) = walked else { return Ok(Slice::Later) };
         let reached = match (&target, &snapshot.end) {
             (Some(target), _) => pending.to.same_point(&target.cursor),

@@ -36,6 +36,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "life",
         &[
             "below",
+            "held",
             "board",
             "history",
             "turns",
@@ -54,6 +55,8 @@ const FLOORS: &[(&str, &[&str])] = &[
             "local",
             "existing",
             "validation",
+            "way",
+            "forget",
         ],
     ),
 ];
