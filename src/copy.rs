@@ -9,7 +9,7 @@ use crate::limits;
 use crate::link;
 use crate::page::{PageSize, Pgno};
 use crate::reader::{self, Start, Walk};
-use crate::spool::{End, Stat, State, random};
+use crate::spool::{End, Stat, State, random, sync_folder};
 use crate::wal::{Cursor, Salt};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -151,6 +151,20 @@ fn still(db: &Db, base: &dyn BaseFile) -> Result<Option<Header>> {
             other.map(|_| None)
         }
     }
+}
+
+/// Before anything of a rollback-journal transaction may be in the store: the file, and the end of its journal, which
+/// SQLite does not sync. A journal that comes back after a loss of power would undo here what the store has.
+pub(crate) fn make_durable(db: &Db) -> Result<()> {
+    let base = db.base().open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
+    base.sync().map_err(|e| Error::io("sync", db.path(), e))?;
+    drop(base);
+    let journal = journal_path(db.path());
+    match File::open(&journal).and_then(|file| file.sync_data()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("sync", &journal, e)),
+        _ => {}
+    }
+    sync_folder(db.path().parent().unwrap_or(Path::new("/")))
 }
 
 /// A journal with something in it: a transaction that is being written, or one that has to be rolled back.

@@ -25,7 +25,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// One committed transaction, or several: Cursors are cumulative.
@@ -92,6 +92,8 @@ pub struct Db {
     /// This process has looked once whether the store is beyond what is stored from here.
     pub(crate) looked: AtomicBool,
     txns: (Sender<Txn>, Receiver<Txn>),
+    /// What a look at the file by itself said of the VFS below; see `below`.
+    pub(crate) stored_as_given: OnceLock<bool>,
     /// Requests that wake the worker at once.
     pub(crate) calls: (Sender<()>, Receiver<()>),
     views: Mutex<Vec<(u64, Arc<dyn Region>)>>,
@@ -124,6 +126,7 @@ impl Db {
             leadership: Leadership::of("lock"),
             restoring: Mutex::new(Leadership::of("restore.lock")),
             looked: AtomicBool::new(false),
+            stored_as_given: OnceLock::new(),
             txns: bounded(limits::CHANNEL_TXNS),
             calls: bounded(1),
             views: Mutex::default(),

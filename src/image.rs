@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::page::{PageSize, Pgno};
 use crate::reader::open_wal;
-use crate::spool::{End, Stat, header_hash, random};
+use crate::spool::{End, Stat, header_hash, random, sync_folder};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, Salt, frame_offset};
 use crate::walindex::{IndexHeader, READ0, READERS, backfill, mark_offset, pages_of, pgno_place, read_mark};
 use std::collections::HashMap;
@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 const MARK_TRIES: usize = 16;
 /// A file written within this time may be written again without its time changing, in nanoseconds.
 const TICK: i64 = 10_000_000;
+
+/// What every database begins with.
+pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// How the pages of an image are protected while they are read.
 enum Guard {
@@ -72,6 +75,13 @@ pub fn header(base: &dyn BaseFile) -> Result<Option<Header>> {
     // A first transaction that is not committed, or a backup that is not complete.
     if raw == [0u8; 100] {
         return Ok(None);
+    }
+    if !raw.starts_with(MAGIC) {
+        return Err(Error::State(
+            "its first page is no SQLite header (a VFS above `litestream` encrypts it?): such pages cannot be replicated, and nothing is \
+             stored; give replica=off"
+                .into(),
+        ));
     }
     let page_size = PageSize::from_header([raw[16], raw[17]])?;
     let commit = u32::from_be_bytes(raw[28..32].try_into().expect("four bytes of a longer array"));
@@ -254,6 +264,15 @@ impl<'a> Snapshot<'a> {
             return wal.read_exact_at(page, at).map_err(|e| Error::io("read", "-wal", e));
         }
         read_page(self.base, self.page_size, pgno, page)
+    }
+
+    /// What is stored must be a part of what a loss of power would leave here: the WAL, the file, and their names.
+    pub fn make_durable(&self, path: &Path) -> Result<()> {
+        if let Some(wal) = &self.wal {
+            wal.sync_data().map_err(|e| Error::io("sync", "-wal", e))?;
+        }
+        self.base.sync().map_err(|e| Error::io("sync", path, e))?;
+        sync_folder(path.parent().unwrap_or(Path::new("/")))
     }
 
     /// After the last page: was it held still all the time?

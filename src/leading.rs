@@ -1,13 +1,16 @@
 //! What the Leader does in one turn: put what waits, find what is committed and not stored, make one file of
 //! it, or a new image where continuity is lost.
 
+mod held;
 mod meeting;
 
-use crate::base::BaseFile;
+pub(crate) use held::Held;
+
+use crate::below;
 use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
 use crate::db::{Db, Look};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fault;
 use crate::finding::{Found, journal_is_wal};
 use crate::history::{self, History, Site};
@@ -20,7 +23,6 @@ use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::spool::{Head, Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
-use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::validation::Validation;
 use crate::worker::Turn;
@@ -79,6 +81,7 @@ impl<'a> Leading<'a> {
         let store = Arc::new(replica.store(limits::NO_PROGRESS)?);
         let spool = db.spool();
         spool.sweep()?;
+        reader::sweep_torn(spool)?;
         db.leadership.sign(spool)?;
         let written = spool.state()?;
         let history = db.upkeep(written.as_ref());
@@ -140,6 +143,7 @@ impl<'a> Leading<'a> {
 
     /// One turn. `woken` is false at a beat where nobody called. Upkeep begins where no file waits to be put.
     pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
+        below::check(self.db)?;
         let turn = self.store_next(woken)?;
         if self.outgoing.is_none() && !matches!(turn, Turn::Following | Turn::Gone | Turn::Moved) {
             let database = u64::from(self.state.commit) * u64::from(self.state.page_size);
@@ -249,7 +253,7 @@ impl<'a> Leading<'a> {
         if needs_snapshot(&pending) {
             return self.send_by_snapshot();
         }
-        pending.make_durable(self.db.spool())?;
+        self.make_durable(&pending)?;
         let time = self.next_time();
         let txid = self.state.txid.next();
         let before = self.state.commit;
@@ -262,6 +266,13 @@ impl<'a> Leading<'a> {
         let encoded = encode(self.db.spool(), &pending, txid, time, before, &source)?;
         drop(held);
         self.take(encoded, &mut pending)
+    }
+
+    /// What is stored must be a part of what a loss of power would leave here.
+    fn make_durable(&self, pending: &Pending) -> Result<()> {
+        pending.make_durable()?;
+        let journal = pending.segments.iter().any(|segment| segment.head.after.is_some());
+        if journal { crate::copy::make_durable(self.db) } else { Ok(()) }
     }
 
     /// Pages whose contents were not kept come from one short read transaction, with everything up to it.
@@ -280,7 +291,8 @@ impl<'a> Leading<'a> {
             self.state.cursor = None;
             return Ok(Turn::More);
         }
-        pending.make_durable(self.db.spool())?;
+        self.make_durable(&pending)?;
+        snapshot.make_durable(self.db.path())?;
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let encoded = encode(self.db.spool(), &pending, txid, time, self.state.commit, &Source::Snapshot(&snapshot))?;
         drop(snapshot);
@@ -411,6 +423,7 @@ impl<'a> Leading<'a> {
         let span = self.image_span(txid, snapshot.page_size);
         let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
         let still = snapshot.held(db.path())?;
+        snapshot.make_durable(self.db.path())?;
         self.pace.end(Instant::now());
         drop(snapshot);
         drop(held);
@@ -446,6 +459,7 @@ impl<'a> Leading<'a> {
             }
             Sliced::Again => Ok(Turn::Later(limits::SHORT)),
             Sliced::Done => {
+                crate::copy::make_durable(self.db)?;
                 let (time, txid) = (self.next_time(), self.state.txid.next());
                 let what = (copying.page_size, copying.commit, copying.cursor);
                 let source = Source::Copy(copying.file());
@@ -468,27 +482,5 @@ impl<'a> Leading<'a> {
             }
             None => Ok(Turn::Later(limits::SHORT)),
         }
-    }
-}
-
-/// The database through a handle of our own. Open only as long as it is read: a file that its application deletes
-/// meanwhile is deleted, and SQLite's log has nothing to say about it.
-pub(crate) struct Held<'a> {
-    pub(crate) base: Box<dyn BaseFile>,
-    pub(crate) turn: Reading<'a>,
-}
-
-impl<'a> Held<'a> {
-    /// The database with this inode. `None` while the host needs its locks, or where another file has its name by now.
-    pub(crate) fn read(db: &'a Db, inode: u64) -> Result<Option<Held<'a>>> {
-        let path = db.path();
-        let Some(turn) = db.turns.read(inode) else { return Ok(None) };
-        let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == inode));
-        if !is_ours()? {
-            return Ok(None);
-        }
-        let base = db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
-        let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
-        Ok(if moved { None } else { Some(Held { base, turn }) })
     }
 }

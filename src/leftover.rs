@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn stat(size: u64, modified: i64) -> Stat {
-        Stat { inode: 7, size, modified }
+        Stat { inode: 7, size, modified, boot: 1 }
     }
 
     /// A Spool whose newest End is `cursor(1)`, with one prepared transaction of page 2 in a database of 2 pages.

@@ -47,6 +47,7 @@ pub mod uploader;
 pub mod verify;
 
 // life
+mod below;
 mod board;
 pub mod conn;
 pub mod db;

@@ -49,7 +49,7 @@ mod tests {
     }
 
     fn end(modified: i64) -> End {
-        let stat = Stat { inode: 1, size: 4096, modified };
+        let stat = Stat { inode: 1, size: 4096, modified, boot: 1 };
         End { cursor: cursor(1, 5), commit: 1, change: 10, stat, header: 0 }
     }
 
@@ -60,6 +60,8 @@ mod tests {
         assert!(begins(&old, &old.stat, Some(10)));
         assert!(begins(&old, &old.stat, Some(0)), "after a recovery the count starts anew");
         assert!(begins(&old, &old.stat, None));
+        let rebooted = Stat { boot: 2, ..old.stat };
+        assert!(!begins(&old, &rebooted, Some(10)), "a power loss may keep the time and lose what it stood for");
         assert!(!begins(&old, &old.stat, Some(11)), "a commit that nobody saw");
         assert!(!begins(&old, &end(8).stat, Some(10)), "somebody wrote the file");
         assert!(began(&old, &old.stat, 12, 2, 0));

@@ -6,7 +6,7 @@
 use crate::base::ReadAt;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
-use crate::spool::{Links, Segment, Spool};
+use crate::spool::{Links, Segment, Spool, remove};
 use crate::wal::{
     Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salt, WalHeader, frame_checksum, frame_offset,
 };
@@ -14,8 +14,10 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Segments that one LTX file is made of at most: each holds a descriptor.
-pub const SEGMENTS_A_FILE: usize = 128;
+/// Segments that one LTX file is made of at most.
+pub const SEGMENTS_A_FILE: usize = 4096;
+/// Of these, as many keep their file open; the others open it for each page.
+const SEGMENTS_OPEN: usize = 128;
 /// Segments looked at in one walk.
 const SEGMENTS_SEEN: usize = 1 << 16;
 /// Entries collected before older copies of the same page are dropped.
@@ -127,18 +129,14 @@ impl Pending {
         self.wal.as_ref().is_none_or(|wal| header_of(&wal.file).is_some_and(|header| header.salt == wal.salt))
     }
 
-    /// Makes everything that this was taken from durable here, before any of it may be in the store.
-    pub fn make_durable(&self, spool: &Spool) -> Result<()> {
-        for segment in &self.segments {
-            segment.sync()?;
+    /// Makes the frames durable here, before any of them may be in the store: a WAL that a power loss shortens would be
+    /// written anew from there. Segments need none: their pages are in the database too, and the LTX file made of them
+    /// is durable before it is put.
+    pub fn make_durable(&self) -> Result<()> {
+        match &self.wal {
+            Some(wal) => wal.file.sync_data().map_err(|e| Error::io("sync", "-wal", e)),
+            None => Ok(()),
         }
-        if !self.segments.is_empty() {
-            spool.sync()?;
-        }
-        if let Some(wal) = &self.wal {
-            wal.file.sync_data().map_err(|e| Error::io("sync", "-wal", e))?;
-        }
-        Ok(())
     }
 
     fn add(&mut self, pgno: Pgno, place: Place) {
@@ -194,6 +192,17 @@ pub enum Start {
     },
     /// Nothing: a Segment that holds every page is the first image.
     Whole,
+}
+
+/// Deletes Segments that a loss of power tore, so that no later look stumbles over them again; the caller is the Leader.
+pub fn sweep_torn(spool: &Spool) -> Result<()> {
+    for path in spool.segments()? {
+        if let Err(Error::Corrupt(what)) = Segment::open(&path) {
+            log::warn!(target: "litestream", "{what}: a loss of power tore it; what it held is stored by a new image");
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The Segments of a Spool; torn ones (a power loss) are left out, and named.
@@ -283,8 +292,9 @@ pub fn walk(
     Ok(Some(Walk::Reached(pending)))
 }
 
-fn take(pending: &mut Pending, segment: Segment) {
+fn take(pending: &mut Pending, mut segment: Segment) {
     let number = pending.segments.len() as u16;
+    segment.keep_open(pending.segments.len() < SEGMENTS_OPEN);
     for (slot, pgno) in segment.pages.iter().enumerate() {
         let place = if segment.head.without_contents { Place::Database } else { Place::Segment(number, slot as u32) };
         pending.add(*pgno, place);

@@ -53,6 +53,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "local",
             "existing",
             "validation",
+            "below",
         ],
     ),
 ];

@@ -45,6 +45,14 @@ impl BaseVfs for Base {
         &self.name
     }
 
+    fn is_native(&self) -> bool {
+        let unix = self.api.vfs_find(Some(c"unix"));
+        // SAFETY: both are registered, and constant. SQLite's own VFSes for Unix share one `xOpen`.
+        unsafe {
+            unix.as_ref().is_some_and(|unix| unix.xOpen.map(|f| f as usize) == (*self.vfs).xOpen.map(|f| f as usize))
+        }
+    }
+
     fn open_database(&self, path: &Path, read_only: bool) -> io::Result<Box<dyn BaseFile>> {
         let name = OwnName::new(self.api, path)?;
         // SAFETY: the VFS is valid; see `new`.

@@ -1,5 +1,6 @@
 //! Fixed records of the Spool's own files: big-endian fields in a row, a CRC-64 behind them.
 
+use super::Stat;
 use crate::wal::{Cursor, Salt};
 
 /// Writes fields.
@@ -24,6 +25,14 @@ impl Out {
         self.u32(cursor.frame);
         self.u32(cursor.checksum[0]);
         self.u32(cursor.checksum[1]);
+    }
+
+    /// 32 bytes.
+    pub(super) fn stat(&mut self, stat: &Stat) {
+        self.u64(stat.inode);
+        self.u64(stat.size);
+        self.i64(stat.modified);
+        self.u64(stat.boot);
     }
 
     /// Pads to `size - 8` and closes with the checksum of all before it.
@@ -60,6 +69,10 @@ impl In<'_> {
 
     pub(super) fn cursor(&mut self) -> Option<Cursor> {
         Some(Cursor { salt: Salt(self.bytes()?), frame: self.u32()?, checksum: [self.u32()?, self.u32()?] })
+    }
+
+    pub(super) fn stat(&mut self) -> Option<Stat> {
+        Some(Stat { inode: self.u64()?, size: self.u64()?, modified: self.i64()?, boot: self.u64()? })
     }
 }
 

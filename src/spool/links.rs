@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 const RECORDS: u64 = 64;
 const RECORD_BYTES: usize = 128;
-const MAGIC: u32 = 0x4c56_4c31;
+const MAGIC: u32 = 0x4c56_4c32;
 const END: u32 = 1;
 const BEGIN: u32 = 2;
 const DIRTY: u32 = 3;
@@ -58,9 +58,9 @@ pub enum Link {
 /// | 8 | number, from 1 |
 /// | 16 | Cursor (20) |
 /// | 36 | Commit, iChange |
-/// | 44 | inode, size, mtime of the database |
-/// | 68 | hash of the header |
-/// | 76 | the new Salt (8) |
+/// | 44 | inode, size, mtime of the database, the boot |
+/// | 76 | hash of the header |
+/// | 84 | the new Salt (8) |
 /// | 120 | CRC-64 of bytes 0..120 |
 #[derive(Debug, Clone, Default)]
 pub struct Links {
@@ -193,14 +193,12 @@ fn bare(cursor: Cursor) -> End {
 }
 
 impl Out {
-    /// An End's fields, 60 bytes.
+    /// An End's fields, 68 bytes.
     pub(super) fn end(&mut self, end: &End) {
         self.cursor(&end.cursor);
         self.u32(end.commit);
         self.u32(end.change);
-        self.u64(end.stat.inode);
-        self.u64(end.stat.size);
-        self.i64(end.stat.modified);
+        self.stat(&end.stat);
         self.u64(end.header);
     }
 }
@@ -212,7 +210,7 @@ impl In<'_> {
             cursor: self.cursor()?,
             commit: self.u32()?,
             change: self.u32()?,
-            stat: Stat { inode: self.u64()?, size: self.u64()?, modified: self.i64()? },
+            stat: self.stat()?,
             header: self.u64()?,
         })
     }
@@ -233,7 +231,7 @@ mod tests {
         let path = dir.path().join("links");
         let mut number = 0;
         for n in 0..100u8 {
-            let stat = Stat { inode: 1, size: 2, modified: i64::from(n) };
+            let stat = Stat { inode: 1, size: 2, modified: i64::from(n), boot: 4 };
             let end = End { cursor: cursor(n, 9), commit: 3, change: 4, stat, header: 5 };
             number = Links::append(&path, number, &Link::End(end)).expect("append");
             let begin = Link::Begin { salt: Salt([n + 1; 8]), follows: cursor(n, 9) };

@@ -16,8 +16,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const MAGIC: &[u8; 8] = b"LSVSEG1\n";
-const HEADER_BYTES: usize = 128;
+const MAGIC: &[u8; 8] = b"LSVSEG2\n";
+const HEADER_BYTES: usize = 136;
 const WITHOUT_CONTENTS: u32 = 1;
 const FOLLOWS: u32 = 2;
 const UNLINKED: u32 = 4;
@@ -70,15 +70,15 @@ impl Head {
 ///
 /// | off | field (big-endian) |
 /// |----:|---|
-/// | 0 | magic `LSVSEG1\n` |
+/// | 0 | magic `LSVSEG2\n` |
 /// | 8 | flags: 1 without contents, 2 follows, 4 unlinked, 8 rollback |
 /// | 12 | page size, Commit, count of pages |
 /// | 24 | from, to, follows (20 each) |
-/// | 84 | rollback: change counter (4); inode, size, mtime (8 each) of the database; hash of its header (8) |
-/// | 120 | CRC-64 of bytes 0..120 |
-/// | 128 | page numbers, ascending, 4 bytes each |
+/// | 84 | rollback: change counter (4); inode, size, mtime of the database, the boot (8 each); hash of its header (8) |
+/// | 128 | CRC-64 of bytes 0..128 |
+/// | 136 | page numbers, ascending, 4 bytes each |
 /// | … | contents in the same order |
-/// | end-8 | CRC-64 of everything from 128 on |
+/// | end-8 | CRC-64 of everything from 136 on |
 #[derive(Debug)]
 pub struct Segment {
     /// What it says of itself.
@@ -87,8 +87,9 @@ pub struct Segment {
     pub pages: Vec<Pgno>,
     /// Its file.
     pub path: PathBuf,
-    /// Opened for the contents only: there may be more Segments than descriptors.
+    /// Opened for the contents only, and kept open only where `keeps_open`: there may be more Segments than descriptors.
     file: OnceLock<File>,
+    keeps_open: bool,
 }
 
 impl Segment {
@@ -119,7 +120,10 @@ impl Segment {
         let file = File::open(path).map_err(|e| Error::io("open segment", path, e))?;
         let torn = |what: &str| Error::Corrupt(format!("segment {}: {what}", path.display()));
         let mut raw = [0u8; HEADER_BYTES];
-        file.read_exact_at(&mut raw, 0).map_err(|_| torn("shorter than its header"))?;
+        file.read_exact_at(&mut raw, 0).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => torn("shorter than its header"),
+            _ => Error::io("read segment", path, e),
+        })?;
         let (head, count) = decode(&raw).ok_or_else(|| torn("its header is torn"))?;
         let length = file.metadata().map_err(|e| Error::io("stat segment", path, e))?.len();
         let contents = if head.without_contents { 0 } else { u64::from(head.page_size.get()) };
@@ -132,48 +136,58 @@ impl Segment {
             .chunks_exact(4)
             .map(|raw| Pgno(u32::from_be_bytes(raw.try_into().expect("chunks of four"))))
             .collect();
-        Ok(Segment { head, pages, path: path.to_path_buf(), file: OnceLock::new() })
+        Ok(Segment { head, pages, path: path.to_path_buf(), file: OnceLock::new(), keeps_open: false })
     }
 
-    fn file(&self) -> Result<&File> {
+    /// Whether its file stays open between reads.
+    pub fn keep_open(&mut self, keeps_open: bool) {
+        self.keeps_open = keeps_open;
+        if !keeps_open {
+            self.file = OnceLock::new();
+        }
+    }
+
+    fn with_file<T>(&self, work: impl FnOnce(&File) -> Result<T>) -> Result<T> {
         if let Some(file) = self.file.get() {
-            return Ok(file);
+            return work(file);
         }
         let file = File::open(&self.path).map_err(|e| Error::io("open segment", &self.path, e))?;
-        Ok(self.file.get_or_init(|| file))
+        if self.keeps_open { work(self.file.get_or_init(|| file)) } else { work(&file) }
     }
 
     /// Checks the checksum of everything behind the header.
     pub fn verify(&self) -> Result<()> {
-        let file = self.file()?;
-        let end = self.bytes() - 8;
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
-        let mut buf = vec![0u8; VERIFY_CHUNK];
-        let mut at = HEADER_BYTES as u64;
-        while at < end {
-            let n = buf.len().min((end - at) as usize);
-            file.read_exact_at(&mut buf[..n], at).map_err(|e| Error::io("read segment", &self.path, e))?;
-            digest.update(&buf[..n]);
-            at += n as u64;
-        }
-        let mut sum = [0u8; 8];
-        file.read_exact_at(&mut sum, end).map_err(|e| Error::io("read segment", &self.path, e))?;
-        if u64::from_be_bytes(sum) == digest.finalize() {
-            Ok(())
-        } else {
-            Err(Error::Corrupt(format!("segment {}: its checksum does not hold", self.path.display())))
-        }
+        let read = |e| Error::io("read segment", &self.path, e);
+        self.with_file(|file| {
+            let end = self.bytes() - 8;
+            let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
+            let mut at = HEADER_BYTES as u64;
+            let mut buf = vec![0u8; VERIFY_CHUNK.min((end - at) as usize)];
+            while at < end {
+                let n = buf.len().min((end - at) as usize);
+                file.read_exact_at(&mut buf[..n], at).map_err(read)?;
+                digest.update(&buf[..n]);
+                at += n as u64;
+            }
+            let mut sum = [0u8; 8];
+            file.read_exact_at(&mut sum, end).map_err(read)?;
+            if u64::from_be_bytes(sum) == digest.finalize() {
+                Ok(())
+            } else {
+                Err(Error::Corrupt(format!("segment {}: its checksum does not hold", self.path.display())))
+            }
+        })
     }
 
     /// Reads the contents of the `index`-th page.
     pub fn read(&self, index: usize, buf: &mut [u8]) -> Result<()> {
         let at = (HEADER_BYTES + 4 * self.pages.len() + index * buf.len()) as u64;
-        self.file()?.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e))
+        self.with_file(|file| file.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e)))
     }
 
     /// Makes it durable.
     pub fn sync(&self) -> Result<()> {
-        self.file()?.sync_data().map_err(|e| Error::io("sync segment", &self.path, e))
+        self.with_file(|file| file.sync_data().map_err(|e| Error::io("sync segment", &self.path, e)))
     }
 }
 
@@ -231,9 +245,7 @@ fn encode(head: &Head, count: u32) -> Vec<u8> {
     out.cursor(&head.follows.unwrap_or_default());
     let After { change, stat, header } = head.after.unwrap_or_default();
     out.u32(change);
-    out.u64(stat.inode);
-    out.u64(stat.size);
-    out.i64(stat.modified);
+    out.stat(&stat);
     out.u64(header);
     out.sealed(HEADER_BYTES)
 }
@@ -251,7 +263,7 @@ fn decode(raw: &[u8; HEADER_BYTES]) -> Option<(Head, u32)> {
     let (commit, count) = (fields.u32()?, fields.u32()?);
     let (from, to, follows) = (fields.cursor()?, fields.cursor()?, fields.cursor()?);
     let change = fields.u32()?;
-    let stat = Stat { inode: fields.u64()?, size: fields.u64()?, modified: fields.i64()? };
+    let stat = fields.stat()?;
     let after = After { change, stat, header: fields.u64()? };
     let head = Head {
         from,
@@ -283,7 +295,7 @@ mod tests {
             commit: 9,
             without_contents: false,
             unlinked: false,
-            after: Some(After { change: 3, stat: Stat { inode: 1, size: 2, modified: 3 }, header: 4 }),
+            after: Some(After { change: 3, stat: Stat { inode: 1, size: 2, modified: 3, boot: 4 }, header: 4 }),
         }
     }
 

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-const MAGIC: u32 = 0x4c56_5332;
+const MAGIC: u32 = 0x4c56_5333;
 const SLOT_BYTES: usize = 1024;
 const SLOT_DISTANCE: u64 = 4096;
 /// Longest identity of a replica that is kept; a longer one is kept by its end.
@@ -99,7 +99,7 @@ impl State {
 /// | cursor, image | 40 |
 /// | commit, page size | 8 |
 /// | inode, time | 16 |
-/// | End, number of the newest link then | 68 |
+/// | End, number of the newest link then | 76 |
 /// | length of the replica's identity, its bytes | 4 + up to 512 |
 /// | CRC-64 | last 8 of 1024 |
 fn encode(state: &State) -> Vec<u8> {
@@ -182,7 +182,8 @@ mod tests {
         let path = dir.path().join("state");
         assert_eq!(State::read(&path).expect("read"), None);
         let cursor = Cursor { salt: Salt([3; 8]), frame: 8, checksum: [1, 2] };
-        let end = End { cursor, commit: 1, change: 2, stat: Stat { inode: 1, size: 2, modified: 3 }, header: 9 };
+        let end =
+            End { cursor, commit: 1, change: 2, stat: Stat { inode: 1, size: 2, modified: 3, boot: 4 }, header: 9 };
         let mut state = State {
             txid: Txid(7),
             cursor: Some(cursor),
