@@ -119,22 +119,42 @@ fn copied(from: &Place, to: &Place) {
     assert!(done.unwrap().success());
 }
 
-/// Goal: a volume copied with its Spool, both written. Method: both orders, both answers.
+/// Goal: a volume copied with its Spool, both written. Method: the copy, which begins with an image because it is another
+/// file, comes first, and the original diverges; both answers.
 #[test]
-fn a_copied_volume_diverges_in_both_orders() {
-    for (turned, answer) in [(false, "keep-local"), (true, "take-replica")] {
+fn the_original_of_a_copied_volume_that_went_on_diverges() {
+    for answer in ["keep-local", "take-replica"] {
         let folder = folder();
-        let (a, b) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
-        first_day(&a);
-        copied(&a, &b);
-        let (first, second) = if turned { (&b, &a) } else { (&a, &b) };
-        let (mut one, mut two) = (Process::start(first), Process::start(second));
-        for process in [&mut one, &mut two] {
-            process.sql("SELECT count(*) FROM t");
-        }
-        the_later_one_diverges((first, &mut one), (second, two), answer);
-        one.end();
+        let (original, copy) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
+        first_day(&original);
+        copied(&original, &copy);
+        let (mut at_original, mut at_copy) = (Process::start(&original), Process::start(&copy));
+        at_original.sql("SELECT count(*) FROM t");
+        at_copy.sql(SYNC);
+        the_later_one_diverges((&copy, &mut at_copy), (&original, at_original), answer);
+        at_copy.end();
     }
+}
+
+/// The other order. Method: the original stores before the copy is opened: the copy is an ancestor and comes forward; it
+/// writes then, and the original is the later one.
+#[test]
+fn the_copy_of_a_volume_comes_forward_before_it_writes() {
+    let folder = folder();
+    let (original, copy) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
+    first_day(&original);
+    copied(&original, &copy);
+    let mut at_original = Process::start(&original);
+    store(&mut at_original, "original").unwrap();
+    let mut at_copy = Process::start(&copy);
+    store(&mut at_copy, "copy").unwrap();
+    assert_eq!(restored_rows(&copy), ["first", "original", "copy"]);
+    let said = store(&mut at_original, "too late").expect_err("both were told that they are stored");
+    assert!(said.contains("another writer"), "{said}");
+    assert!(state(&mut at_original).starts_with("diverged"));
+    assert_eq!(restored_rows(&copy), ["first", "original", "copy"]);
+    at_original.kill();
+    at_copy.end();
 }
 
 /// Goal: another machine that restored from the replica, while the first goes on. Method: both orders, both answers.
