@@ -121,14 +121,18 @@ pub fn beyond(store: &Store, listing: &[FileInfo], stored: Txid, waiting: Option
 /// True where the file that ends at `stored` is another one than what was stored from here, with `time` in its header: the
 /// replica was replaced, and has come as far. A file that cannot be read says nothing.
 pub fn is_replaced(store: &Store, listing: &[FileInfo], stored: Txid, time: Time) -> Result<bool> {
-    let ends = listing.iter().filter(|file| file.span.max == stored);
-    let Some(file) = ends.min_by_key(|file| file.level) else { return Ok(false) };
+    Ok(header_at(store, listing, stored)?.is_some_and(|header| header.timestamp != time))
+}
+
+/// The header of the rawest file that ends at `end`, where there is one that can be read.
+pub fn header_at(store: &Store, listing: &[FileInfo], end: Txid) -> Result<Option<Header>> {
+    let ends = listing.iter().filter(|file| file.span.max == end);
+    let Some(file) = ends.min_by_key(|file| file.level) else { return Ok(None) };
     let raw = match store.read(file.level, file.span, Some(0..HEADER_SIZE as u64)) {
-        Err(Error::NoBackup(_) | Error::Corrupt(_)) => return Ok(false),
+        Err(Error::NoBackup(_) | Error::Corrupt(_)) => return Ok(None),
         other => other?,
     };
-    let header = raw[..].try_into().ok().and_then(|raw| Header::decode(raw).ok());
-    Ok(header.is_some_and(|header| header.timestamp != time))
+    Ok(raw[..].try_into().ok().and_then(|raw| Header::decode(raw).ok()))
 }
 
 /// Where pages come from that are neither in the WAL nor in a Segment.

@@ -35,6 +35,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "life",
         &[
+            "below",
             "board",
             "history",
             "turns",
@@ -53,7 +54,6 @@ const FLOORS: &[(&str, &[&str])] = &[
             "local",
             "existing",
             "validation",
-            "below",
         ],
     ),
 ];

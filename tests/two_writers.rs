@@ -119,42 +119,44 @@ fn copied(from: &Place, to: &Place) {
     assert!(done.unwrap().success());
 }
 
-/// Goal: a volume copied with its Spool, both written. Method: the copy, which begins with an image because it is another
-/// file, comes first, and the original diverges; both answers.
+/// Goal: a volume copied with its Spool, both open, the copy ahead. Method: the copy knows itself for another file and
+/// stores an image as soon as it is opened; the original, which was open before, comes later.
 #[test]
-fn the_original_of_a_copied_volume_that_went_on_diverges() {
-    for answer in ["keep-local", "take-replica"] {
-        let folder = folder();
-        let (original, copy) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
-        first_day(&original);
-        copied(&original, &copy);
-        let (mut at_original, mut at_copy) = (Process::start(&original), Process::start(&copy));
-        at_original.sql("SELECT count(*) FROM t");
-        at_copy.sql(SYNC);
-        the_later_one_diverges((&copy, &mut at_copy), (&original, at_original), answer);
-        at_copy.end();
-    }
-}
-
-/// The other order. Method: the original stores before the copy is opened: the copy is an ancestor and comes forward; it
-/// writes then, and the original is the later one.
-#[test]
-fn the_copy_of_a_volume_comes_forward_before_it_writes() {
+fn a_copied_volume_that_is_ahead_leaves_the_original_behind() {
     let folder = folder();
     let (original, copy) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
     first_day(&original);
     copied(&original, &copy);
-    let mut at_original = Process::start(&original);
-    store(&mut at_original, "original").unwrap();
-    let mut at_copy = Process::start(&copy);
-    store(&mut at_copy, "copy").unwrap();
-    assert_eq!(restored_rows(&copy), ["first", "original", "copy"]);
-    let said = store(&mut at_original, "too late").expect_err("both were told that they are stored");
-    assert!(said.contains("another writer"), "{said}");
-    assert!(state(&mut at_original).starts_with("diverged"));
-    assert_eq!(restored_rows(&copy), ["first", "original", "copy"]);
-    at_original.kill();
+    let (mut at_original, mut at_copy) = (Process::start(&original), Process::start(&copy));
+    at_original.sql("SELECT count(*) FROM t");
+    at_copy.sql("SELECT litestream_sync(30)");
+    the_later_one_diverges((&copy, &mut at_copy), (&original, at_original), "take-replica");
     at_copy.end();
+}
+
+/// Goal: the other order: the original stored something before the copy is opened. Method: the copy's open is refused
+/// with what each side has, keeps its own on demand, and the original then diverges.
+#[test]
+fn a_copied_volume_that_comes_later_is_refused_until_somebody_decides() {
+    let folder = folder();
+    let (original, copy) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
+    first_day(&original);
+    copied(&original, &copy);
+    insert(&mut Process::start(&copy.clone().with("&replica=off")), "on the copy");
+    let mut at_original = Process::start(&original);
+    let last = store(&mut at_original, "winner").unwrap();
+    let refused = Process::idle().open_error(&copy.uri());
+    assert!(refused.contains("keep-local") && refused.contains("take-replica"), "{refused}");
+    let mut at_copy = Process::start(&copy.clone().with("&on-conflict=keep-local"));
+    store(&mut at_copy, "kept").unwrap();
+    assert_eq!(restored_rows(&copy), ["first", "on the copy", "kept"]);
+    let said = store(&mut at_original, "loser").expect_err("both were told that they are stored");
+    assert!(said.contains("another writer"), "{said}");
+    let at = copy.elsewhere(&copy.path.with_file_name("at"));
+    std::fs::write(&at.path, at.restored(Target::Txid(last))).unwrap();
+    assert_eq!(rows_of(&at.path), ["first", "winner"], "what was called stored is lost");
+    at_copy.end();
+    at_original.kill();
 }
 
 /// Goal: another machine that restored from the replica, while the first goes on. Method: both orders, both answers.

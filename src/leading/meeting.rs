@@ -44,7 +44,10 @@ pub(super) fn meet(
                 db.path().display(), settings.url, state.txid);
         }
         let listed = listing.iter().filter(|file| file.span.max == end).map(|file| file.listed).max();
+        // On pages of the same size the image is a raw file: its name is the fence against the other writer.
+        let header = uploader::header_at(store, &listing, end)?;
         state.txid = end;
+        state.page_size = header.map_or(0, |header| header.page_size.get());
         state.time = listed.map_or(state.time, |listed| state.time.max(listed));
         return image_comes(state, outgoing);
     }
@@ -53,14 +56,16 @@ pub(super) fn meet(
         let found = reach.map_or_else(|e| e.to_string(), |reach| format!("it leads to {reach} only"));
         log::warn!(target: "litestream", "{}: files are missing in the replica {}: {} was stored there, but {found}; a new image follows",
             db.path().display(), settings.url, state.txid);
+        // A snapshot, which needs no file before it.
+        state.page_size = 0;
         return image_comes(state, outgoing);
     }
     Ok(())
 }
 
-/// Nothing that was stored is continued: an image follows that needs no file before it.
+/// Nothing that was stored from here is continued: an image follows.
 fn image_comes(state: &mut State, outgoing: &mut Vec<Outgoing>) -> Result<()> {
-    (state.cursor, state.image, state.page_size) = (None, None, 0);
+    (state.cursor, state.image) = (None, None);
     for waiting in outgoing.drain(..) {
         remove(&waiting.path)?;
     }
