@@ -223,7 +223,7 @@ fn kin(db: &Db, store: &Store, state: &State, listing: &[FileInfo], local: &Loca
             Some(_) => {}
         }
     }
-    let last = |target| Some(plan(listing, target).ok()?.files.pop()?);
+    let last = |target| plan(listing, target).ok()?.files.pop();
     if let Some(file) = last(Target::Latest)
         && local.agrees(store, &file)?
     {

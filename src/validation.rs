@@ -145,20 +145,27 @@ impl Task {
         let (page_size, commit) = (restored.header.page_size, restored.header.commit);
         let mut copy = Copy { file, path: out.to_path_buf(), page_size, commit, txid: restored.txid() };
         let compared = !self.db.is_journal();
+        if compared {
+            self.compare(&mut copy)?;
+        }
+        Ok(Checked { txid: copy.txid, pages: copy.commit, compared })
+    }
+
+    /// Compares every page, a moment at a time.
+    fn compare(&self, copy: &mut Copy) -> Result<()> {
         let (mut next, began) = (Pgno(1), Instant::now());
-        while compared {
+        loop {
             self.go_on()?;
             if began.elapsed() > limits::VALIDATION_TIME {
                 let text = "the comparison with the database did not come to its end: it is written to all the time";
                 return Err(Error::Timeout(text.into()));
             }
-            match self.slice(&mut copy, &mut next)? {
-                Slice::Done => break,
+            match self.slice(copy, &mut next)? {
+                Slice::Done => return Ok(()),
                 Slice::More => {}
                 Slice::Later => std::thread::sleep(limits::VALIDATION_SLICE.1),
             }
         }
-        Ok(Checked { txid: copy.txid, pages: copy.commit, compared })
     }
 
     /// Compares from `next` on for a moment. Every page that is not waiting to be stored must be the copy's.

@@ -177,10 +177,14 @@ fn an_ancestor_inside_a_merged_file_is_brought_forward_and_kept() {
 fn two_lines(folder: &Path) -> (Place, Place, Txid) {
     let (a, b) = (machine(folder, "a"), machine(folder, "b"));
     first_day(&a, "WAL");
-    let mut process = Process::start(&a.clone().every("100s"));
+    let stored = newest(&a);
+    // Its replica is away, so that nothing can be stored.
+    let (replica, away) = (folder.join("replica"), folder.join("away"));
+    std::fs::rename(&replica, &away).unwrap();
+    let mut process = Process::start(&a);
     insert(&mut process, "only here");
     process.kill();
-    let stored = newest(&a);
+    std::fs::rename(&away, &replica).unwrap();
     one_day(&b, "there");
     (a, b, stored)
 }

@@ -326,7 +326,10 @@ fn litestream_takes_over(home: &Home, folder: &Path) {
     step(&connection, 2000);
     back.is_replicated(&connection);
     same_pages(&back.image(), &both_restore(&home.url, &[], folder).unwrap());
-    for (txid, image) in after {
+    // Litestream threw more raw files away meanwhile; what still ends a file restores as before.
+    let left = boundaries(&place);
+    assert!(left.contains(&Txid(1)), "our first image is gone");
+    for (txid, image) in after.into_iter().filter(|(txid, _)| left.contains(txid)) {
         same_pages(&image, &both_restore(&home.url, &["-txid", &txid.to_string()], folder).unwrap());
     }
     assert_eq!(place.restored(Target::Latest), back.image());
