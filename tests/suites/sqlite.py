@@ -18,8 +18,10 @@ import harness
 
 STORAGE = ["wal*", "crash*", "pager*", "lock*", "journal*", "exclusive*", "vacuum*", "backup*", "mmap*", "syscall", "io"]
 # Minutes each, and nothing that the others lack: `--slow` takes them along.
-SLOW = {"backup_ioerr", "backup_malloc", "walcrash3", "walslow", "walthread", "walbig"}
+SLOW = {"backup_ioerr", "backup_malloc", "walcrash3", "walslow", "walthread", "walbig", "pagerfault"}
 LIMIT = 600
+# Not settled yet (docs/suites.md): run by name only.
+OPEN = {"walro2"}
 # Where testfixture has the lock page, so that small databases have one.
 LOCK_AT = 0x10000
 VERYQUICK_LIMIT = 3000
@@ -82,7 +84,7 @@ def detail(output, test):
 def chosen(folder, patterns, slow):
     names = sorted(path.stem for path in (folder / "sqlite3/test").glob("*.test"))
     wanted = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
-    return [name for name in wanted if slow or name not in SLOW]
+    return [name for name in wanted if slow or name not in SLOW | OPEN]
 
 
 def in_order_of_completion(started, names):
