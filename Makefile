@@ -11,7 +11,7 @@ RELEASE := target/release
 TOOLS := target/tools
 
 # Suites that take minutes; CI runs them after `make test`. Add a target of your own here.
-LONG_SUITES :=
+LONG_SUITES := test-sqlite test-mptest test-cpython
 
 .PHONY: help build demo test test-long bench simulate crash lint tools clean-tools $(LONG_SUITES)
 
@@ -34,6 +34,21 @@ test: tools ## Install what the tests need, then run all tests
 
 test-long: ## Run the suites that take minutes: crash trials, SQLite's own tests
 	@if [ -n "$(LONG_SUITES)" ]; then $(MAKE) --no-print-directory --keep-going $(LONG_SUITES); fi
+
+test-sqlite: ## Run SQLite's own storage tests with ours as the default VFS, and plain
+	@scripts/packages suites
+	$(CARGO) build --release --workspace
+	$(PYTHON) tests/suites/sqlite.py
+
+test-mptest: ## Run SQLite's mptest (processes that are killed) in WAL and DELETE, with ours and plain
+	@scripts/packages suites
+	$(CARGO) build --release --workspace
+	$(PYTHON) tests/suites/mptest.py
+
+test-cpython: ## Run CPython's own tests of its sqlite3 module, with ours and plain
+	@scripts/packages suites
+	$(CARGO) build --release --workspace
+	$(PYTHON) tests/suites/cpython.py
 
 simulate: ## Simulate 30 days of upkeep and write what a replica costs to docs/cost.md
 	$(CARGO) run --release --example simulate > docs/cost.new

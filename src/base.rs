@@ -70,6 +70,8 @@ pub trait BaseFile: ReadAt + Send {
 pub trait BaseVfs: Send + Sync {
     /// Its name, for example `unix`.
     fn name(&self) -> &str;
+    /// One of those that SQLite brings: what it stores is what it is given.
+    fn is_native(&self) -> bool;
     /// Opens a handle of our own on an existing database.
     fn open_database(&self, path: &Path, read_only: bool) -> io::Result<Box<dyn BaseFile>>;
 }

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 pub(crate) fn leave(spool: &Spool, status: &Status, said: &mut String) -> Result<()> {
     let text = json!({
         "pid": std::process::id(),
+        "replica": status.replica,
+        "validation": status.validation,
         "state": status.state,
         "last_error": status.last_error,
         "since": status.since,
@@ -42,6 +44,7 @@ pub(crate) fn of_leader(spool: &Spool, status: &mut Status) {
     if let Some(state) = left["state"].as_str() {
         status.state = format!("follower: process {pid} is {state}");
     }
+    status.validation = left["validation"].as_str().map(str::to_string);
     status.last_error = left["last_error"].as_str().map(str::to_string).or(status.last_error.take());
 }
 

@@ -52,7 +52,7 @@ impl Merged {
 /// Merges into a new file at `out`. Where it fails it leaves nothing there.
 pub fn merge(from: &Inputs<'_>, merge: &Merge, out: &Path) -> Result<Merged> {
     let bytes = merge.inputs.iter().map(|info| info.size).sum();
-    check_room(out, bytes)?;
+    check_room("a compaction", out, bytes)?;
     let merged = write(from, merge, out);
     if merged.is_err() {
         // The reason of the failure says more than one about a temporary file.
@@ -125,13 +125,14 @@ fn one_page_size(sizes: &[PageSize], level: Level) -> Range<usize> {
 }
 
 /// The disk is the application's: a compaction that would fill it does not begin.
-fn check_room(out: &Path, bytes: u64) -> Result<()> {
+/// Refuses to begin `what`, which writes so many bytes to `out`, where the disk would get too full.
+pub(crate) fn check_room(what: &str, out: &Path, bytes: u64) -> Result<()> {
     let folder = out.parent().unwrap_or(out);
     let disk = rustix::fs::statvfs(folder).map_err(|e| Error::io("look at the disk of", folder, e.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free < bytes.saturating_add(DISK_RESERVE) {
         return Err(Error::Busy(format!(
-            "a compaction of {bytes} bytes waits for room on the disk of {}: {free} bytes are free; commits go on being stored",
+            "{what} of {bytes} bytes waits for room on the disk of {}: {free} bytes are free; commits go on being stored",
             folder.display()
         )));
     }

@@ -17,6 +17,7 @@ use crate::spool::{Link, Stat};
 use crate::turns::Claim;
 use crate::wal::{Cursor, HEADER_BYTES, Salt, WalHeader};
 use crate::walindex::{CKPT, IndexHeader, READ1, WRITE};
+use crate::way::Wait;
 use std::sync::Arc;
 
 /// Slots from READ1 that a reset locks at once.
@@ -47,6 +48,7 @@ pub struct Conn {
     chain: Option<ChainEnd>,
     rollback: Rollback,
     claim: Claim,
+    wait: Wait,
 }
 
 impl Conn {
@@ -63,6 +65,7 @@ impl Conn {
             chain: None,
             rollback: Rollback::default(),
             claim: Claim::default(),
+            wait: Wait::default(),
         }
     }
 
@@ -78,9 +81,16 @@ impl Conn {
         }
     }
 
+    /// The base answered BUSY to `xLock`: `true` where it is to be asked again, because in a rollback-journal mode a
+    /// Leader of another process may read. Waits a moment then.
+    pub fn lock_refused(&mut self) -> bool {
+        self.regions.is_empty() && self.wait.refused(&self.db.way, self.db.spool())
+    }
+
     /// The base has answered what `locking` announced, whatever it said; before `locked`.
     pub fn lock_answered(&mut self) {
         self.claim.answered(&self.db.turns);
+        self.wait.over(&self.db.way);
     }
 
     /// After the base granted `xLock(level)`. `wal` is this connection's `-wal` handle, where one is open.
@@ -229,11 +239,6 @@ impl Conn {
     pub fn checkpointed(&mut self) {
         fault::point("checkpointed");
         self.rollback.forget();
-    }
-
-    /// `xSync` on the database: this connection's transactions are meant to survive a power loss.
-    pub fn database_syncing(&mut self) {
-        self.rollback.durable();
     }
 
     /// No shared memory while EXCLUSIVE is held: the heap's wal-index is SQLite's own.
@@ -428,7 +433,7 @@ impl Drop for Conn {
         if self.lock == Lock::Exclusive {
             self.db.turns.exclusive_over();
         }
-        self.claim.answered(&self.db.turns);
+        self.lock_answered();
         self.claim.checkpointed(&self.db.turns);
         self.db.hide(self.id);
         self.db.disconnected();

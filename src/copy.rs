@@ -9,8 +9,9 @@ use crate::limits;
 use crate::link;
 use crate::page::{PageSize, Pgno};
 use crate::reader::{self, Start, Walk};
-use crate::spool::{End, Stat, State, random, sync_beside};
+use crate::spool::{End, Segment, Stat, State, random, sync_beside};
 use crate::wal::{Cursor, Salt};
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,9 +21,14 @@ use std::time::Instant;
 pub(crate) struct Copying {
     file: File,
     path: PathBuf,
-    /// The header that the copy agrees with.
+    /// The header that the copy agrees with, and the file when that was read.
     hash: u64,
+    stat: Stat,
     next: Pgno,
+    /// Segments read and not taken in yet.
+    segments: Vec<Segment>,
+    /// Those that are in the copy.
+    patched: HashSet<PathBuf>,
     /// What the copy is the image at, once it is complete.
     pub(crate) cursor: Cursor,
     /// Database size in pages there.
@@ -65,7 +71,18 @@ impl Copying {
                 .open(&path)
                 .map_err(|e| Error::io("create", &path, e))?;
             let Header { page_size, commit, hash, .. } = header;
-            Ok(Copying { file, path, hash, next: Pgno(1), cursor, commit, page_size })
+            Ok(Copying {
+                file,
+                path,
+                hash,
+                stat,
+                next: Pgno(1),
+                segments: Vec::new(),
+                patched: HashSet::new(),
+                cursor,
+                commit,
+                page_size,
+            })
         })();
         base.unlock(Lock::None).map_err(|e| Error::io("unlock", db.path(), e))?;
         begun.map(Some)
@@ -80,15 +97,31 @@ impl Copying {
     }
 
     fn under_shared(&mut self, db: &Db, base: &dyn BaseFile, header: &Header) -> Result<Sliced> {
-        if header.hash != self.hash && !self.patch(db, header)? {
+        let Some(stat) = Stat::of(db.path())? else { return Ok(Sliced::Again) };
+        let goes_on = if header.hash == self.hash {
+            // Untouched: a copy of a file put over this one may have the very same header, and be half there.
+            stat == self.stat
+        } else {
+            stat.inode == self.stat.inode && self.patch(db, header)?
+        };
+        if !goes_on {
             return Ok(Sliced::Again);
         }
+        self.stat = stat;
+        let sliced = self.pages(db, base)?;
+        // Whoever wrote meanwhile does not know SQLite's locks.
+        Ok(if Stat::of(db.path())? == Some(stat) { sliced } else { Sliced::Again })
+    }
+
+    fn pages(&mut self, db: &Db, base: &dyn BaseFile) -> Result<Sliced> {
         let began = Instant::now();
-        let mut page = vec![0u8; self.page_size.bytes()];
+        let (mut page, mut pages) = (vec![0u8; self.page_size.bytes()], 0u32);
         while self.next.0 <= self.commit {
-            if began.elapsed() > limits::SLICE || db.turns.is_asked() {
+            let asked = db.turns.is_asked() || (pages.is_multiple_of(limits::PAGES_A_SLICE) && db.reader_is_asked());
+            if pages > 0 && (asked || began.elapsed() > limits::SLICE) {
                 return Ok(Sliced::More);
             }
+            pages += 1;
             read_page(base, self.page_size, self.next, &mut page)?;
             self.write(self.next, &page)?;
             self.next = Pgno(self.next.0 + 1);
@@ -104,7 +137,8 @@ impl Copying {
         let start = Start::Stored { cursor: self.cursor, commit: self.commit, page_size: self.page_size };
         let links = db.spool().links()?;
         let known = links.newest_end().filter(|end| end.header == header.hash).map(|end| end.cursor);
-        let walked = reader::walk(start, reader::segments(db.spool())?, &links, None, db.wal())?;
+        reader::refresh(db.spool(), &mut self.segments, &self.patched)?;
+        let walked = reader::walk(start, &mut self.segments, &links, None, db.wal())?;
         let (Some(known), Some(Walk::Reached(pending))) = (known, walked) else { return Ok(false) };
         if !pending.to.same_point(&known) {
             return Ok(false);
@@ -116,6 +150,7 @@ impl Copying {
             }
             self.write(*pgno, &page)?;
         }
+        self.patched.extend(pending.segments.into_iter().map(|segment| segment.path));
         self.cursor = pending.to;
         self.commit = pending.commit;
         self.hash = header.hash;

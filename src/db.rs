@@ -20,12 +20,13 @@ use crate::store::{Io, Store};
 use crate::turns::Turns;
 use crate::wal::Cursor;
 use crate::walindex::IndexHeader;
+use crate::way::Way;
 use crate::worker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// One committed transaction, or several: Cursors are cumulative.
@@ -91,7 +92,11 @@ pub struct Db {
     pub(crate) restoring: Mutex<Leadership>,
     /// This process has looked once whether the store is beyond what is stored from here.
     pub(crate) looked: AtomicBool,
+    /// A new database began under this name: what the Leader knows is of another.
+    pub(crate) forget: AtomicBool,
     txns: (Sender<Txn>, Receiver<Txn>),
+    /// What a look at the file by itself said of the VFS below; see `below`.
+    pub(crate) stored_as_given: OnceLock<bool>,
     /// Requests that wake the worker at once.
     pub(crate) calls: (Sender<()>, Receiver<()>),
     views: Mutex<Vec<(u64, Arc<dyn Region>)>>,
@@ -103,6 +108,8 @@ pub struct Db {
     journal: AtomicBool,
     /// Who may take SQLite's locks now: the host, or the engine's reader.
     pub(crate) turns: Turns,
+    /// The same between processes, in rollback-journal modes.
+    pub(crate) way: Way,
     pub(crate) report: Report,
     running: Mutex<bool>,
     started: AtomicBool,
@@ -124,6 +131,8 @@ impl Db {
             leadership: Leadership::of("lock"),
             restoring: Mutex::new(Leadership::of("restore.lock")),
             looked: AtomicBool::new(false),
+            stored_as_given: OnceLock::new(),
+            forget: AtomicBool::new(false),
             txns: bounded(limits::CHANNEL_TXNS),
             calls: bounded(1),
             views: Mutex::default(),
@@ -133,6 +142,7 @@ impl Db {
             next_connection: AtomicU64::new(0),
             journal: AtomicBool::new(false),
             turns: Turns::default(),
+            way: Way::new(),
             running: Mutex::default(),
             started: AtomicBool::new(false),
             spool_bytes: Mutex::default(),
@@ -326,6 +336,11 @@ impl Db {
     /// What a look at the header said.
     pub(crate) fn set_journal(&self, journal: bool) {
         self.journal.store(journal, Ordering::Relaxed);
+    }
+
+    /// Somebody of this process or another waits for the engine's reader to let go.
+    pub(crate) fn reader_is_asked(&self) -> bool {
+        self.turns.is_asked() || self.way.is_asked(&self.spool)
     }
 
     // ---- the Spool's room ----

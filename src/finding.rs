@@ -4,18 +4,24 @@
 use crate::base::Lock;
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
+use crate::held::Held;
 use crate::image;
-use crate::leading::{Held, Leading};
+use crate::leading::Leading;
 use crate::leftover;
 use crate::limits;
 use crate::link;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
-use crate::spool::{Head, Link, Links, Stat, remove};
+use crate::spool::{Link, Links, Segment, Stat, remove};
 use crate::wal::Cursor;
+use std::collections::HashSet;
 
 /// Looks in a row that may disagree with what was read before continuity counts as lost.
 const LOOKS: u32 = 5;
+/// Looks at a life that began beside an image, while commits go on.
+const LOOKS_AT_A_LIFE: u32 = 32;
+/// Lives proven late that are remembered.
+const BEGUN: usize = 8;
 
 /// What is there to be stored.
 pub(crate) enum Found {
@@ -39,14 +45,13 @@ impl Leading<'_> {
                 Look::Commits(target) => Some(target),
                 _ => None,
             };
-            let segments = reader::segments(self.db.spool())?;
+            reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
             let mut links = self.db.spool().links()?;
             let stat = Stat::of(self.db.path())?;
             if let (Some(target), Some(stat)) = (&target, &stat) {
                 self.begin_late(&mut links, target, stat)?;
             }
-            let names: Vec<_> = segments.iter().map(|segment| (segment.path.clone(), segment.head)).collect();
-            match reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())? {
+            match reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())? {
                 None => lost = "no image is stored yet".into(),
                 Some(Walk::Torn) => continue,
                 Some(Walk::Reached(pending)) => {
@@ -58,7 +63,7 @@ impl Leading<'_> {
                     }
                     match self.prove(&look, &links, stat, &pending.to)? {
                         Proof::Whole => {
-                            self.sweep_segments(&names, &pending.to)?;
+                            self.sweep_segments(&pending.to)?;
                             return Ok(Found::Nothing);
                         }
                         Proof::Busy => return Ok(Found::Later),
@@ -95,7 +100,10 @@ impl Leading<'_> {
     /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
     /// unless somebody opens it.
     fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
-        if journal_is_wal(self.db) {
+        let wal = journal_is_wal(self.db);
+        // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
+        self.db.set_journal(!wal);
+        if wal {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
@@ -138,10 +146,34 @@ impl Leading<'_> {
         Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
     }
 
+    /// A life that began while an image's End was being written, and found none: its proof is taken while the image's
+    /// mark still keeps everybody from changing the file.
+    pub(crate) fn prove_life(&mut self) -> Result<()> {
+        for _ in 0..LOOKS_AT_A_LIFE {
+            let mut links = self.db.spool().links()?;
+            match (self.db.look(), Stat::of(self.db.path())?) {
+                (Look::Commits(target), Some(stat)) => {
+                    self.begin_late(&mut links, &target, &stat)?;
+                    if links.begin_of(target.cursor.salt).is_some() {
+                        return Ok(());
+                    }
+                }
+                // Between two commits' copies of the header nothing can be read.
+                (Look::Untrusted, Some(_)) => {}
+                _ => return Ok(()),
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
     /// A life without a Begin that provably continues the newest End: in memory only, for the Leader holds no
-    /// lock of SQLite's.
-    fn begin_late(&self, links: &mut Links, target: &Target, stat: &Stat) -> Result<()> {
+    /// lock of SQLite's. Once proven it stays so, though a checkpoint changes the file.
+    fn begin_late(&mut self, links: &mut Links, target: &Target, stat: &Stat) -> Result<()> {
         let salt = target.cursor.salt;
+        for begin in &self.begun {
+            links.assume(*begin);
+        }
         if links.begin_of(salt).is_some() || self.state.cursor.is_some_and(|cursor| cursor.salt == salt) {
             return Ok(());
         }
@@ -156,14 +188,18 @@ impl Leading<'_> {
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
             && link::began(&end, stat, change, chain.commits, chain.repeats)
         {
-            links.assume(Link::Begin { salt, follows: end.cursor });
+            let begin = Link::Begin { salt, follows: end.cursor };
+            links.assume(begin);
+            self.begun.push(begin);
+            let surplus = self.begun.len().saturating_sub(BEGUN);
+            self.begun.drain(..surplus);
         }
         Ok(())
     }
 
     /// Segments that a crash left behind after `state` had moved past them.
-    fn sweep_segments(&self, segments: &[(std::path::PathBuf, Head)], at: &Cursor) -> Result<()> {
-        for (path, head) in segments {
+    fn sweep_segments(&self, at: &Cursor) -> Result<()> {
+        for Segment { path, head, .. } in &self.segments {
             let past = head.from.salt == at.salt && head.to.salt == at.salt && head.to.frame <= at.frame;
             let other = head.from.salt != at.salt && !head.follows.is_some_and(|follows| follows.same_point(at));
             if past || (other && older_than_state(self.db, path)) {

@@ -301,13 +301,8 @@ impl Task {
 /// Every file of a replica.
 pub(crate) fn list(store: &Store) -> Result<Vec<FileInfo>> {
     let mut listing = Vec::new();
-    for level in Level::all() {
+    for level in store.levels()? {
         listing.extend(store.list(level)?);
     }
     Ok(listing)
-}
-
-/// The newest file of a replica; of equals the lowest level's.
-pub(crate) fn newest(store: &Store) -> Result<Option<FileInfo>> {
-    Ok(Manifest::learnt(list(store)?).newest().cloned())
 }

@@ -24,6 +24,9 @@ const MARK_TRIES: usize = 16;
 /// A file written within this time may be written again without its time changing, in nanoseconds.
 const TICK: i64 = 10_000_000;
 
+/// What every database begins with.
+pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
 /// How the pages of an image are protected while they are read.
 enum Guard {
     /// SHARED and a read mark: slot, and the wal-index that it is in.
@@ -72,6 +75,13 @@ pub fn header(base: &dyn BaseFile) -> Result<Option<Header>> {
     // A first transaction that is not committed, or a backup that is not complete.
     if raw == [0u8; 100] {
         return Ok(None);
+    }
+    if !raw.starts_with(MAGIC) {
+        return Err(Error::State(
+            "its first page is no SQLite header (a VFS above `litestream` encrypts it?): such pages cannot be replicated, and nothing is \
+             stored; give replica=off"
+                .into(),
+        ));
     }
     let page_size = PageSize::from_header([raw[16], raw[17]])?;
     let commit = u32::from_be_bytes(raw[28..32].try_into().expect("four bytes of a longer array"));

@@ -1,13 +1,16 @@
 //! What the Leader does in one turn: put what waits, find what is committed and not stored, make one file of
 //! it, or a new image where continuity is lost.
 
-use crate::base::BaseFile;
+mod meeting;
+
+use crate::below;
 use crate::clock::Time;
 use crate::copy::{Copying, Sliced};
 use crate::db::{Db, Look};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fault;
 use crate::finding::{Found, journal_is_wal};
+use crate::held::Held;
 use crate::history::{self, History, Site};
 use crate::image::{self, Pace, Snapshot};
 use crate::limits;
@@ -16,13 +19,14 @@ use crate::page::{PageSize, Pgno};
 use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
-use crate::settings::OnConflict;
-use crate::spool::{Head, Segment, Stat, State, kept, random, remove};
+use crate::spool::{Head, Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
-use crate::turns::Reading;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
+use crate::validation::Validation;
 use crate::worker::Turn;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The Leader of one database.
@@ -34,12 +38,19 @@ pub(crate) struct Leading<'a> {
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
+    /// Segments read in a look before and not taken yet.
+    pub(crate) segments: Vec<Segment>,
     pace: Pace,
     /// The waiting file is of a database that another has replaced: it is stored, and leads to no Cursor here.
     adrift: bool,
     /// The newest file is a snapshot: a raw one follows at once, for Litestream goes on from raw files.
     pub(crate) lone_snapshot: bool,
     history: History,
+    validation: Validation,
+    /// When the store was last known to end with what was stored from here.
+    met: Instant,
+    /// Begins that are on no record: proven here, later than at the first frame.
+    pub(crate) begun: Vec<Link>,
 }
 
 impl<'a> Leading<'a> {
@@ -88,6 +99,10 @@ impl<'a> Leading<'a> {
             }
         }
         outgoing.retain(|waiting| waiting.txid == state.txid.next());
+        if state.txid > Txid(0) {
+            store.is_there(state.txid)?;
+        }
+        let is_fresh = history.is_none();
         let history = match history {
             Some(history) => history,
             None => History::begin(db, &settings.schedule, history::list(&store)?)?,
@@ -97,23 +112,9 @@ impl<'a> Leading<'a> {
             let older = crate::restore::older::list(&store)?.into_iter().map(|object| object.created.time()).max();
             state.time = older.map_or(state.time, |older| state.time.max(older));
         }
-        let expected = outgoing.last().map_or(state.txid, |waiting| waiting.txid);
-        let beyond = history.manifest().newest().filter(|newest| newest.span.max > expected);
-        if let Some(beyond) = beyond {
-            if state.txid > Txid(0) && settings.on_conflict != OnConflict::KeepLocal {
-                return Err(Error::Conflict(format!(
-                    "the replica {} reaches {}, this machine stored up to {}: another writer is or was at work; decide with on-conflict=keep-local or take-replica",
-                    settings.url, beyond.span.max, state.txid
-                )));
-            }
-            state.cursor = None;
-            state.image = None;
-            outgoing.clear();
-            state.txid = beyond.span.max;
-            state.time = state.time.max(beyond.listed);
-        }
+        meeting::meet(db, &store, settings, (&history, is_fresh), &mut state, &mut outgoing)?;
         let inode = Stat::of(db.path())?.map_or(0, |stat| stat.inode);
-        let adrift = state.inode != 0 && state.inode != inode;
+        let adrift = state.inode != inode && (state.inode != 0 || !outgoing.is_empty());
         if adrift {
             state.cursor = None;
             state.image = None;
@@ -129,23 +130,29 @@ impl<'a> Leading<'a> {
             db,
             store,
             state,
+            adrift: adrift && outgoing.is_some(),
             outgoing,
             settled: None,
             copying: None,
+            segments: Vec::new(),
             pace: Pace::default(),
-            adrift,
             lone_snapshot,
             history,
+            validation: Validation::new(settings.validation_interval),
+            met: Instant::now(),
+            begun: Vec::new(),
         })
     }
 
     /// One turn. `woken` is false at a beat where nobody called. Upkeep begins where no file waits to be put.
     pub(crate) fn turn(&mut self, woken: bool) -> Result<Turn> {
+        below::check(self.db)?;
         let turn = self.store_next(woken)?;
         if self.outgoing.is_none() && !matches!(turn, Turn::Following | Turn::Gone | Turn::Moved) {
             let database = u64::from(self.state.commit) * u64::from(self.state.page_size);
             let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
             self.history.turn(&site, Time::now());
+            self.validation.turn(&site);
         }
         Ok(turn)
     }
@@ -204,8 +211,14 @@ impl<'a> Leading<'a> {
         }
         let outgoing = self.outgoing.as_ref().expect("the caller looked");
         self.db.report.captured(outgoing.txid);
-        outgoing.put(&self.store)?;
+        if !self.put_outgoing()? {
+            return Ok(false);
+        }
         fault::point("put-done");
+        if self.db.forget.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let outgoing = self.outgoing.as_ref().expect("it was put");
         let mut state = self.state.clone();
         if let Some(written) = self.db.spool().state()?
             && written.number != state.number
@@ -238,15 +251,7 @@ impl<'a> Leading<'a> {
     /// A handle of our own on the database, and the turn to read through it: none while the host needs its locks,
     /// or where another file has this name by now.
     pub(crate) fn reading(&self) -> Result<Option<Held<'a>>> {
-        let path = self.db.path();
-        let Some(turn) = self.db.turns.read(self.state.inode) else { return Ok(None) };
-        let is_ours = || Ok(Stat::of(path)?.is_some_and(|stat| stat.inode == self.state.inode));
-        if !is_ours()? {
-            return Ok(None);
-        }
-        let base = self.db.base().open_database(path, false).map_err(|e| Error::io("open", path, e))?;
-        let moved = base.has_moved().map_err(|e| Error::io("stat", path, e))? || !is_ours()?;
-        Ok(if moved { None } else { Some(Held { base, turn }) })
+        Held::read(self.db, self.state.inode)
     }
 
     /// Makes one file of what is pending and puts it.
@@ -271,7 +276,7 @@ impl<'a> Leading<'a> {
 
     /// What is stored must be a part of what a loss of power would leave here.
     fn make_durable(&self, pending: &Pending) -> Result<()> {
-        pending.make_durable(self.db.spool())?;
+        pending.make_durable()?;
         let journal = pending.segments.iter().any(|segment| segment.head.after.is_some());
         if journal { crate::copy::make_durable(self.db) } else { Ok(()) }
     }
@@ -284,9 +289,9 @@ impl<'a> Leading<'a> {
         };
         let target = Target { cursor: snapshot.cursor, commit: snapshot.commit, page_size: snapshot.page_size };
         let target = if snapshot.end.is_none() { Some(target) } else { None };
-        let segments = reader::segments(self.db.spool())?;
+        reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
         let links = self.db.spool().links()?;
-        let walked = reader::walk(self.start(), segments, &links, target.as_ref(), self.db.wal())?;
+        let walked = reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())?;
         let Some(Walk::Reached(mut pending)) = walked else { return Ok(Turn::Later(limits::SHORT)) };
         if pending.more || target.is_some_and(|target| !pending.to.same_point(&target.cursor)) {
             self.state.cursor = None;
@@ -356,7 +361,7 @@ impl<'a> Leading<'a> {
             }
             None => self.start(),
         };
-        let walked = reader::walk(start, reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
+        let walked = reader::walk(start, &mut reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
         let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
         let (Some(first), false) = (pending.segments.first(), needs_snapshot(&pending)) else { return Ok(()) };
         if pending.segments.len() < 2 {
@@ -384,8 +389,8 @@ impl<'a> Leading<'a> {
         let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
         self.db.report.journal(!header.wal);
-        self.state.cursor = None;
         if !header.wal {
+            self.state.cursor = None;
             self.db.report.phase(Phase::Imaging);
             return self.image_by_slices(held);
         }
@@ -399,7 +404,7 @@ impl<'a> Leading<'a> {
         {
             return Ok(Turn::Later(pause));
         }
-        let Some(snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
+        let Some(mut snapshot) = Snapshot::begin(&*held.base, self.db.path(), self.db.wal())? else {
             let why = "the database is locked or waits for recovery; an image follows as soon as it can be read (locking_mode=EXCLUSIVE has to be left once)";
             self.db.report.phase(Phase::Waiting(why.into()));
             return Ok(Turn::Later(limits::BEAT.0));
@@ -407,17 +412,22 @@ impl<'a> Leading<'a> {
         if self.state.txid > Txid(0) {
             log::info!(target: "litestream", "{}: a new image is made as {}: {why}", self.db.path().display(), self.state.txid.next());
         }
+        self.end_as_known(&mut snapshot)?;
         self.db.report.phase(Phase::Imaging);
         self.pace.begin(Instant::now());
+        self.state.cursor = None;
         self.state.image = Some(snapshot.cursor);
         self.state.end = snapshot.end;
         self.state.end_after = self.db.spool().links()?.newest();
         self.db.spool().set_state(&mut self.state)?;
+        if snapshot.end.is_some() {
+            self.prove_life()?;
+        }
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
         let span = self.image_span(txid, snapshot.page_size);
-        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.turns.is_asked())?;
+        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.reader_is_asked())?;
         let still = snapshot.held(db.path())?;
         snapshot.make_durable(self.db.path())?;
         self.pace.end(Instant::now());
@@ -479,11 +489,4 @@ impl<'a> Leading<'a> {
             None => Ok(Turn::Later(limits::SHORT)),
         }
     }
-}
-
-/// The database through a handle of our own. Open only as long as it is read: a file that its application deletes
-/// meanwhile is deleted, and SQLite's log has nothing to say about it.
-pub(crate) struct Held<'a> {
-    pub(crate) base: Box<dyn BaseFile>,
-    pub(crate) turn: Reading<'a>,
 }

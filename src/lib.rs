@@ -47,14 +47,21 @@ pub mod uploader;
 pub mod verify;
 
 // life
+mod below;
 mod board;
 pub mod conn;
 pub mod db;
+mod existing;
 mod finding;
+mod forget;
+mod held;
 mod history;
 mod leading;
+mod local;
 mod opening;
 pub mod registry;
 pub mod report;
 mod turns;
+mod validation;
+mod way;
 mod worker;

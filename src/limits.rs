@@ -105,6 +105,18 @@ pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration:
 /// Time between two looks at a store that holds what this database never stored.
 pub const DIVERGED_LOOK: Duration = Duration::from_secs(30);
 
+/// Time after a put for which the store needs no look before the next one: another writer's files stay as long.
+pub const FENCE: Duration = Duration::from_secs(2);
+
+/// Longest time that a validation holds a state of the database still, and its pause between two of those.
+pub const VALIDATION_SLICE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(100));
+
+/// Longest time that a validation goes on comparing.
+pub const VALIDATION_TIME: Duration = Duration::from_secs(3600);
+
+/// Threads of a validation's restore.
+pub const VALIDATION_THREADS: usize = 2;
+
 /// Time between two looks of a follower for whom somebody waits.
 pub const FOLLOWER_LOOK: Duration = Duration::from_millis(10);
 
@@ -122,6 +134,15 @@ pub const LEAVING: Duration = Duration::from_secs(2);
 
 /// Time that a connection waits for an image to let go of the database.
 pub const GIVE_WAY: Duration = Duration::from_secs(2);
+
+/// Pause between two looks of a connection that waits for a reader in another process.
+pub const WAY_LOOK: Duration = Duration::from_micros(200);
+
+/// Pages that a slice of an image copies at least, whoever waits in another process: it would never end otherwise.
+pub const PAGES_A_SLICE: u32 = 256;
+
+/// Pages of an image that are read between two looks at whether somebody needs the database.
+pub const PAGES_A_LOOK: u32 = 64;
 
 /// Time from the beginning of a reading of ours for which a checkpoint of this process waits for its end.
 pub const CHECKPOINT_WAITS: Duration = Duration::from_millis(50);

@@ -1,5 +1,4 @@
-//! What happens before the base VFS opens a database: a missing file is restored, a file that is there is held
-//! against its replica once.
+//! What happens before the base VFS opens a database: a missing file is restored. A file that is there is `existing`'s.
 //!
 //! A restored database is complete and verified, or absent. An unreachable replica is never an empty database.
 
@@ -8,26 +7,27 @@ use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
+use crate::existing::existing;
+use crate::forget::forget;
 use crate::history;
-use crate::kinship::{first_page, strangers};
 use crate::leader::Leadership;
 use crate::limits;
-use crate::ltx::{Level, Txid};
+use crate::ltx::Txid;
 use crate::page::PageSize;
 use crate::reader::Target;
 use crate::reader::{self, Start, Walk};
 use crate::registry::Ask;
 use crate::restore::{self, Options, Rebuilt};
-use crate::settings::{OnConflict, Restore};
+use crate::settings::Restore;
 use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
 use crate::store::Store;
-use crate::uploader::{Encoded, Outgoing, Source, encode, needs_snapshot};
+use crate::uploader::{self, Encoded, Outgoing, Source, encode, needs_snapshot};
 use crate::wal::{Cursor, Salt};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
@@ -59,127 +59,81 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
     }
 }
 
-// ---- a file that is there ----
-
-/// It opens, also when the store is down; but where the store is beyond what this machine stored, it does not.
-fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) -> Result<()> {
-    // A worker of this process leads or follows already; fcntl would not even notice the second asking.
-    if db.looked.swap(true, Ordering::Relaxed) || db.has_worked() {
-        return Ok(());
-    }
-    let spool = db.spool();
-    let settings = &replica.settings;
-    let Some(state) = state else { return first_use(db, replica) };
-    if state.txid == Txid(0) || state.replica != kept(&settings.url.identity()) {
-        return Ok(());
-    }
-    // Another process leads: what the store has is its.
-    match db.leadership.hold(spool) {
-        Ok(true) => db.leadership.resign(),
-        Ok(false) => return Ok(()),
-        Err(e) => {
-            db.note("spool", &e);
-            return Ok(());
-        }
-    }
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| history::newest(&store));
-    let beyond = match looked {
-        Ok(newest) => newest.map(|file| file.span.max).filter(|txid| *txid > state.txid),
-        Err(e) => {
-            log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
-            None
-        }
-    };
-    let waiting = Outgoing::found(spool)?.into_iter().map(|waiting| waiting.txid).max();
-    let Some(beyond) = beyond.filter(|beyond| waiting.is_none_or(|waiting| *beyond > waiting)) else { return Ok(()) };
-    match settings.on_conflict {
-        OnConflict::KeepLocal => Ok(()),
-        OnConflict::TakeReplica => {
-            set_aside(db.path(), "-conflict")?;
-            db.looked.store(false, Ordering::Relaxed);
-            restore_here(db, replica)
-        }
-        OnConflict::Fail => {
-            db.looked.store(false, Ordering::Relaxed);
-            Err(Error::Conflict(format!(
-                "the replica {} reaches {beyond}, but {} on this machine was stored up to {} only: another writer went on, or this file is an older copy; open it with on-conflict=keep-local (its content becomes the newest) or on-conflict=take-replica (the file is set aside and restored)",
-                settings.url,
-                db.path().display(),
-                state.txid
-            )))
-        }
-    }
-}
-
-/// A file without `state`: a replica with history may be this database's, from another tool or another disk, but
-/// never another database's.
-fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
-    let looked = replica.store(limits::OPEN_LOOK).and_then(|store| {
-        let mut listing = Vec::new();
-        for level in Level::all() {
-            listing.extend(store.list(level)?);
-        }
-        if listing.is_empty() { Ok(None) } else { first_page(&store, &listing) }
-    });
-    let (page_size, theirs) = match looked {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(()),
-        Err(e) => {
-            log::warn!(target: "litestream", "{}: opened without a look at its replica: {e}", db.path().display());
-            return Ok(());
-        }
-    };
-    let base = db.base().open_database(db.path(), true).map_err(|e| Error::io("open", db.path(), e))?;
-    let mut mine = vec![0u8; page_size.bytes()];
-    let _ = base.read_at(&mut mine, 0); // a shorter file leaves zeros, which say nothing
-    let url = &replica.settings.url;
-    if let Some(why) = strangers(&mine, &theirs)
-        && replica.settings.on_conflict != OnConflict::KeepLocal
-    {
-        db.looked.store(false, Ordering::Relaxed);
-        return Err(Error::Conflict(format!(
-            "the replica {url} holds another database than {}: {why}; give each database a URL of its own, or say on-conflict=keep-local to store this one there as the newest state",
-            db.path().display()
-        )));
-    }
-    log::warn!(target: "litestream", "{}: {url} has a history that this machine did not write; the file's content becomes its next state, and what was there stays restorable", db.path().display());
-    Ok(())
-}
-
 // ---- a file that is missing, or empty ----
 
 fn missing(db: &Arc<Db>, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
     db.spool().create()?;
     let timeout = replica.settings.open_timeout;
     let _restoring = elect(&db.restoring, db.spool(), timeout)?;
-    let filling = db.spool().path(FILLING).exists();
-    let restored = match Stat::of(db.path())? {
-        Some(stat) if stat.size > 0 && !filling => return Ok(()),
-        Some(_) => fill(db, replica, ask),
-        None => restore_here(db, replica),
+    not_unmounted(db, replica)?;
+    let mut patience = Patience::new(timeout);
+    let restored = loop {
+        let filling = db.spool().path(FILLING).exists();
+        let restored = match Stat::of(db.path())? {
+            Some(stat) if stat.size > 0 && !filling => return Ok(()),
+            Some(_) => fill(db, replica, ask, &mut patience),
+            None => restore_here(db, replica, &mut patience),
+        };
+        match restored {
+            Err(Error::Unreachable(why)) if patience.goes_on(db, &why) => {}
+            other => break other,
+        }
     };
     match restored {
         Err(Error::NoBackup(_)) if replica.settings.restore != Restore::Required => forget(db),
+        Err(Error::NoBackup(why)) => Err(Error::NoBackup(format!(
+            "restore=required, and the replica {} has nothing to restore {} from: {why}",
+            replica.settings.url,
+            db.path().display()
+        ))),
         other => other,
     }
 }
 
-/// A new database begins under this name: what `state` and `links` say is another's. An inode may come again, and
-/// a header, too; so nothing of the old one may count as proof.
-fn forget(db: &Db) -> Result<()> {
-    let spool = db.spool();
-    let Some(mut state) = spool.state()? else { return Ok(()) };
-    if state.cursor.is_none() && state.image.is_none() && state.end.is_none() {
-        return Ok(());
+/// A folder that is gone although something was stored there is a volume that is not mounted, and no empty replica.
+fn not_unmounted(db: &Db, replica: &Replica) -> Result<()> {
+    let Some(state) = db.spool().state()? else { return Ok(()) };
+    let settings = &replica.settings;
+    if state.txid > Txid(0) && state.replica == kept(&settings.url.identity()) {
+        replica.store(settings.open_timeout)?.is_there(state.txid)?;
     }
-    (state.cursor, state.image, state.end, state.inode) = (None, None, None, 0);
-    spool.set_state(&mut state)?;
-    spool.link(spool.links()?.newest(), &Link::Dirty)?;
-    set_segments_aside(spool)
+    Ok(())
+}
+
+/// How long a store that makes no progress is waited for, over all tries.
+pub(crate) struct Patience {
+    limit: Duration,
+    best: u64,
+    moved: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(limit: Duration) -> Patience {
+        Patience { limit, best: 0, moved: Instant::now(), pause: limits::BACKOFF.0 }
+    }
+
+    /// So many bytes came in one try: more than in any before is progress.
+    fn hear(&mut self, bytes: u64) {
+        if bytes > self.best {
+            (self.best, self.moved, self.pause) = (bytes, Instant::now(), limits::BACKOFF.0);
+        }
+    }
+
+    /// Waits a little before the next try; `false` where there is no time for one.
+    fn goes_on(&mut self, db: &Db, why: &str) -> bool {
+        if self.moved.elapsed() + self.pause >= self.limit {
+            return false;
+        }
+        log::warn!(target: "litestream", "{}: the store does not answer as it should, tried again: {why}", db.path().display());
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(limits::BACKOFF.1);
+        true
+    }
 }
 
 /// One restores, the others wait as long as it advances.
-fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Duration) -> Result<Elected<'a>> {
+pub(crate) fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Duration) -> Result<Elected<'a>> {
     let mut seen = None;
     let mut moved = Instant::now();
     loop {
@@ -210,7 +164,7 @@ fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Duration) -> Re
 }
 
 /// Elected to restore; gives the lock back.
-struct Elected<'a>(std::sync::MutexGuard<'a, Leadership>);
+pub(crate) struct Elected<'a>(std::sync::MutexGuard<'a, Leadership>);
 
 impl Drop for Elected<'_> {
     fn drop(&mut self) {
@@ -228,10 +182,10 @@ fn progress_of_others(spool: &Spool) -> Option<(u64, i64)> {
 }
 
 /// Restores to the path of the database, where nothing stands.
-fn restore_here(db: &Db, replica: &Replica) -> Result<()> {
+fn restore_here(db: &Db, replica: &Replica, patience: &mut Patience) -> Result<()> {
     let store = replica.store(replica.settings.open_timeout)?;
     store_leftovers(db, &store)?;
-    let (new, restored) = fetch(db, replica, &store)?;
+    let (new, restored) = fetch(db, replica, &store, patience)?;
     let placed = (|| {
         for suffix in ["-wal", "-shm", "-journal"] {
             let mut stale = db.path().as_os_str().to_owned();
@@ -251,11 +205,17 @@ fn restore_here(db: &Db, replica: &Replica) -> Result<()> {
 }
 
 /// Restores into a file of the Spool.
-fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBuf, Rebuilt)> {
+pub(crate) fn fetch(
+    db: &Db,
+    replica: &Replica,
+    store: &Store,
+    patience: &mut Patience,
+) -> Result<(std::path::PathBuf, Rebuilt)> {
     let settings = &replica.settings;
     let new = db.spool().temporary("restore");
     let began = Instant::now();
     let moved = Mutex::new((0u64, Instant::now()));
+    let patience = Mutex::new(patience);
     let go_on = || {
         let idle = lock(&moved).1.elapsed();
         if idle > settings.open_timeout {
@@ -281,6 +241,7 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
         let mut moved = lock(&moved);
         if progress.written + progress.fetched != moved.0 {
             *moved = (progress.written + progress.fetched, Instant::now());
+            lock(&patience).hear(moved.0);
         }
         if began.elapsed() > WORTH_A_LINE && !said.swap(true, Ordering::Relaxed) {
             eprintln!(
@@ -305,7 +266,7 @@ fn fetch(db: &Db, replica: &Replica, store: &Store) -> Result<(std::path::PathBu
 }
 
 /// `state` and an End with the file's stat, before it is in place: afterwards a foreign commit could hide in it.
-fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Rebuilt) -> Result<()> {
+pub(crate) fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Rebuilt) -> Result<()> {
     let stat = Stat::of(file)?.ok_or_else(|| Error::State(format!("{} is gone", file.display())))?;
     let number = db.spool().state()?.map_or(0, |state| state.number);
     let replica = kept(&replica.settings.url.identity()).to_string();
@@ -338,7 +299,7 @@ fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, rebuilt: &Re
 /// What the Spool still holds of a database that is gone is stored first, or set aside and named.
 fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     let spool = db.spool();
-    let Some(mut state) = spool.state()? else { return set_segments_aside(spool) };
+    let Some(state) = spool.state()? else { return name_segments_aside(spool) };
     // This process's own worker notices that the file is gone, and ends.
     let began = Instant::now();
     while db.has_worked() && began.elapsed() < limits::GIVE_WAY {
@@ -348,7 +309,28 @@ fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
     if db.has_worked() || !db.leadership.hold(spool)? {
         return Ok(()); // a Leader with the deleted file still open stores what it has
     }
-    for waiting in Outgoing::found(spool)? {
+    let stored = store_what_waits(db, store, state);
+    db.leadership.resign();
+    stored.and_then(|()| name_segments_aside(spool))
+}
+
+/// The same, as the Leader.
+fn store_what_waits(db: &Db, store: &Store, mut state: State) -> Result<()> {
+    let spool = db.spool();
+    let found = Outgoing::found(spool)?;
+    let next = found.iter().rfind(|waiting| waiting.txid == state.txid.next());
+    let listing = history::list(store)?;
+    let beyond = uploader::beyond(store, &listing, state.txid, next)?;
+    if beyond.is_some() || !listing.iter().any(|file| file.span.max >= state.txid) {
+        // Another writer went on from what this machine stored, or the replica was emptied: its line ends here.
+        log::warn!(target: "litestream", "{}: what {} holds and was never stored does not continue the replica, which is another one by now: it is set aside there",
+            db.path().display(), spool.folder().display());
+        for waiting in found {
+            set_aside(&waiting.path, "-aside")?;
+        }
+        return Ok(());
+    }
+    for waiting in found {
         if waiting.txid == state.txid.next() {
             waiting.put(store)?;
             state.txid = waiting.txid;
@@ -365,8 +347,7 @@ fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
         let start = Start::Stored { cursor, commit: state.commit, page_size };
         store_tail(db, store, &mut state, start)?;
     }
-    db.leadership.resign();
-    set_segments_aside(spool)
+    Ok(())
 }
 
 /// Segments, and the WAL that was left: all who wrote it are gone, so its chain is what SQLite would recover.
@@ -377,8 +358,8 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
         None => None,
     };
     let target = chain.map(|end| Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size });
-    let segments = reader::segments(db.spool())?;
-    let walked = reader::walk(start, segments, &db.spool().links()?, target.as_ref(), db.wal())?;
+    let mut segments = reader::segments(db.spool())?;
+    let walked = reader::walk(start, &mut segments, &db.spool().links()?, target.as_ref(), db.wal())?;
     let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
     if pending.is_empty() || pending.more || needs_snapshot(&pending) {
         return Ok(());
@@ -391,6 +372,7 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
             db.path().display(), db.spool().folder().display(), outgoing.txid);
         state.txid = outgoing.txid;
         state.cursor = Some(outgoing.to);
+        state.time = outgoing.time;
         db.spool().set_state(state)?;
         for segment in &pending.segments {
             remove(&segment.path)?;
@@ -400,29 +382,50 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
     Ok(())
 }
 
-fn set_segments_aside(spool: &Spool) -> Result<()> {
+/// Segments of a database that is gone; how many.
+pub(crate) fn set_segments_aside(spool: &Spool) -> Result<usize> {
+    let mut count = 0;
     for path in spool.segments()? {
-        set_aside(&path, "-aside")?;
+        count += usize::from(rename_aside(&path, "-aside")?.is_some());
+    }
+    Ok(count)
+}
+
+/// One line for all of them.
+fn name_segments_aside(spool: &Spool) -> Result<()> {
+    let count = set_segments_aside(spool)?;
+    if count > 0 {
+        log::warn!(target: "litestream", "{}: {count} Segments of a database that is gone were moved aside there (*-aside-*): they continue nothing that is stored", spool.folder().display());
     }
     Ok(())
 }
 
 /// Renames what stands in the way, and says so where it holds something.
-fn set_aside(path: &Path, why: &str) -> Result<()> {
-    let Some(stat) = Stat::of(path)? else { return Ok(()) };
+pub(crate) fn set_aside(path: &Path, why: &str) -> Result<()> {
+    if let Some(aside) = rename_aside(path, why)? {
+        log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), aside.display());
+    }
+    Ok(())
+}
+
+/// The new name of a file that holds something; an empty one is deleted.
+fn rename_aside(path: &Path, why: &str) -> Result<Option<PathBuf>> {
+    let Some(stat) = Stat::of(path)? else { return Ok(None) };
     if stat.size == 0 {
-        return remove(path);
+        return remove(path).map(|()| None);
     }
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!("{why}-{}", Time::now().0));
-    std::fs::rename(path, &aside).map_err(|e| Error::io("move aside", path, e))?;
-    log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), Path::new(&aside).display());
-    Ok(())
+    match std::fs::rename(path, &aside) {
+        // Stored meanwhile, and removed by the Leader.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        moved => moved.map(|()| Some(aside.into())).map_err(|e| Error::io("move aside", path, e)),
+    }
 }
 
 /// An empty file cannot be replaced (another process may have it open), so it is filled under EXCLUSIVE: all but
 /// its first 16 bytes, then those.
-fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
+fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>, patience: &mut Patience) -> Result<()> {
     let store = replica.store(replica.settings.open_timeout)?;
     let failed = |e| Error::io("lock", db.path(), e);
     let base = ask.base.open_database(db.path(), false).map_err(|e| Error::io("open", db.path(), e))?;
@@ -439,7 +442,7 @@ fn fill(db: &Db, replica: &Replica, ask: &Ask<'_>) -> Result<()> {
         // Filled by one who died before saying so; whether anybody wrote since is not known, so nothing is claimed.
         return remove(&marker);
     }
-    let (new, restored) = fetch(db, replica, &store)?;
+    let (new, restored) = fetch(db, replica, &store, patience)?;
     let filled = (|| {
         let io = |what| move |e| Error::io(what, db.path(), e);
         std::fs::write(&marker, restored.to_string())

@@ -10,12 +10,15 @@ use crate::spool::{Links, Segment, Spool, remove};
 use crate::wal::{
     Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salt, WalHeader, frame_checksum, frame_offset,
 };
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Segments that one LTX file is made of at most: each holds a descriptor.
-pub const SEGMENTS_A_FILE: usize = 128;
+/// Segments that one LTX file is made of at most.
+pub const SEGMENTS_A_FILE: usize = 4096;
+/// Of these, as many keep their file open; the others open it for each page.
+const SEGMENTS_OPEN: usize = 128;
 /// Segments looked at in one walk.
 const SEGMENTS_SEEN: usize = 1 << 16;
 /// Entries collected before older copies of the same page are dropped.
@@ -127,18 +130,14 @@ impl Pending {
         self.wal.as_ref().is_none_or(|wal| header_of(&wal.file).is_some_and(|header| header.salt == wal.salt))
     }
 
-    /// Makes everything that this was taken from durable here, before any of it may be in the store.
-    pub fn make_durable(&self, spool: &Spool) -> Result<()> {
-        for segment in &self.segments {
-            segment.sync()?;
+    /// Makes the frames durable here, before any of them may be in the store: a WAL that a power loss shortens would be
+    /// written anew from there. Segments need none: their pages are in the database too, and the LTX file made of them
+    /// is durable before it is put.
+    pub fn make_durable(&self) -> Result<()> {
+        match &self.wal {
+            Some(wal) => wal.file.sync_data().map_err(|e| Error::io("sync", "-wal", e)),
+            None => Ok(()),
         }
-        if !self.segments.is_empty() {
-            spool.sync()?;
-        }
-        if let Some(wal) = &self.wal {
-            wal.file.sync_data().map_err(|e| Error::io("sync", "-wal", e))?;
-        }
-        Ok(())
     }
 
     fn add(&mut self, pgno: Pgno, place: Place) {
@@ -210,21 +209,30 @@ pub fn sweep_torn(spool: &Spool) -> Result<()> {
 /// The Segments of a Spool; torn ones (a power loss) are left out, and named.
 pub fn segments(spool: &Spool) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
-    for path in spool.segments()?.into_iter().take(SEGMENTS_SEEN) {
+    refresh(spool, &mut segments, &HashSet::new())?;
+    Ok(segments)
+}
+
+/// The same, where some of them were read before (their files never change), but for those that are `past`.
+pub fn refresh(spool: &Spool, segments: &mut Vec<Segment>, past: &HashSet<PathBuf>) -> Result<()> {
+    let new = spool.segments()?.into_iter().filter(|path| !past.contains(path));
+    let mut listed: HashSet<PathBuf> = new.take(SEGMENTS_SEEN).collect();
+    segments.retain(|segment| listed.remove(&segment.path));
+    for path in listed {
         match Segment::open(&path) {
             Ok(segment) => segments.push(segment),
             Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => {}
             Err(e) => log::warn!(target: "litestream", "{e}; it is passed over"),
         }
     }
-    Ok(segments)
+    Ok(())
 }
 
 /// Walks from `start` to the newest commit: `target` where the wal-index names one. `None` where nothing
-/// can start there (no whole Segment).
+/// can start there (no whole Segment). Segments that it does not take stay in `available`.
 pub fn walk(
     start: Start,
-    mut available: Vec<Segment>,
+    available: &mut Vec<Segment>,
     links: &Links,
     target: Option<&Target>,
     wal_path: &Path,
@@ -294,8 +302,9 @@ pub fn walk(
     Ok(Some(Walk::Reached(pending)))
 }
 
-fn take(pending: &mut Pending, segment: Segment) {
+fn take(pending: &mut Pending, mut segment: Segment) {
     let number = pending.segments.len() as u16;
+    segment.keep_open(pending.segments.len() < SEGMENTS_OPEN);
     for (slot, pgno) in segment.pages.iter().enumerate() {
         let place = if segment.head.without_contents { Place::Database } else { Place::Segment(number, slot as u32) };
         pending.add(*pgno, place);

@@ -186,7 +186,8 @@ impl Registry {
     /// Syncs every database of the process and waits, at most `timeout` (or each database's own
     /// `shutdown-sync-timeout`). The number of databases that are not fully stored.
     pub fn shutdown(&self, timeout: Option<Duration>) -> usize {
-        let dbs: Vec<Arc<Db>> = lock(&self.known).dbs.values().filter(|db| db.has_worked()).cloned().collect();
+        let dbs: Vec<Arc<Db>> =
+            lock(&self.known).dbs.values().filter(|db| db.has_worked() || db.report.is_diverged()).cloned().collect();
         let began = Instant::now();
         let asked: Vec<_> = dbs.iter().map(|db| (db, db.ask())).collect();
         let mut left = 0;

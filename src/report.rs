@@ -31,6 +31,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Since when `state` is what it is: RFC 3339.
     pub since: String,
+    /// How the last validation of the replica ended, and when; `None` where there was none.
+    pub validation: Option<String>,
 }
 
 /// What the worker is doing.
@@ -94,6 +96,8 @@ struct Board {
     failed: Option<(u64, Error)>,
     unfenced: bool,
     journal: bool,
+    /// Was it right, and what is to be said.
+    validation: Option<(bool, String)>,
 }
 
 impl Report {
@@ -112,6 +116,7 @@ impl Report {
             failed: None,
             unfenced: false,
             journal: false,
+            validation: None,
         };
         Report { database, replica, board: Mutex::new(board), broken: OnceLock::new(), changed: Condvar::new() }
     }
@@ -129,6 +134,9 @@ impl Report {
         };
         if board.unfenced {
             state.push_str("; not fenced: the store ignores conditional puts");
+        }
+        if matches!(board.validation, Some((false, _))) {
+            state.push_str("; the last validation of the replica failed");
         }
         if board.journal {
             state.push_str("; journal_mode=WAL is recommended");
@@ -148,12 +156,18 @@ impl Report {
             state,
             last_error: board.error.clone().or_else(|| board.trouble.clone()),
             since: board.since.rfc3339(),
+            validation: board.validation.as_ref().map(|(_, said)| said.clone()),
         }
     }
 
     /// Another process of this machine replicates.
     pub(crate) fn is_following(&self) -> bool {
         self.board().phase == Phase::Following
+    }
+
+    /// Another writer's files stand in the way.
+    pub(crate) fn is_diverged(&self) -> bool {
+        matches!(self.board().phase, Phase::Diverged(_))
     }
 
     /// How far the store reaches.
@@ -208,6 +222,23 @@ impl Report {
         if board.trouble.take_if(|text| text.starts_with(what)).is_some() {
             log::info!(target: "litestream", "{}: {what} work again", self.database);
         }
+    }
+
+    /// The replica was restored and compared: what came of it.
+    pub(crate) fn validated(&self, is_right: bool, text: &str) {
+        let mut board = self.board();
+        let was_right = board.validation.as_ref().is_none_or(|(right, _)| *right);
+        match (was_right, is_right) {
+            (true, false) => {
+                log::error!(target: "litestream", "{}: validation of the replica {} failed: {text}; this database is whole; look at the replica with `litestream-vfs verify`, and give the database a new replica where it is damaged", self.database, self.replica)
+            }
+            (false, true) => {
+                log::info!(target: "litestream", "{}: validation of the replica is right again: {text}", self.database)
+            }
+            _ => log::debug!(target: "litestream", "{}: validation of the replica: {text}", self.database),
+        }
+        let word = if is_right { "ok" } else { "failed" };
+        board.validation = Some((is_right, format!("{word} at {}: {text}", Time::now().rfc3339())));
     }
 
     /// A file was made.

@@ -2,7 +2,8 @@
 //!
 //! Which bytes changed comes from `xWrite` on the database; their contents are read back when the transaction
 //! is all in the file and the journal still stands (prepared), and count once SQLite says that it committed
-//! (published). No journal mode is ever changed for the application.
+//! (published). Neither is synced: a kill cannot lose it, and after a power loss what is missing of a Segment, by
+//! its checksum, costs a new image. No journal mode is ever changed for the application.
 
 use crate::base::ReadAt;
 use crate::db::Db;
@@ -44,9 +45,6 @@ pub(crate) struct Rollback {
     ranges: Vec<(u64, usize)>,
     tip: Tip,
     prepared: Option<Prepared>,
-    /// The connection syncs the database at commits; assumed until a commit shows otherwise.
-    unsynced: bool,
-    synced_now: bool,
     dirty: bool,
 }
 
@@ -79,11 +77,6 @@ impl Rollback {
     /// A journal protects what follows.
     pub(crate) fn journal_opened(&mut self) {}
 
-    /// `xSync` on the database.
-    pub(crate) fn durable(&mut self) {
-        self.synced_now = true;
-    }
-
     /// A checkpoint is done: what was written was no commit.
     pub(crate) fn forget(&mut self) {
         self.ranges.clear();
@@ -102,7 +95,6 @@ impl Rollback {
         if self.ranges.is_empty() || !db.spool().exists() {
             return;
         }
-        self.synced_now = false;
         match self.save(db, database) {
             Ok(prepared) => self.prepared = prepared,
             Err(e) => db.note("capture", &e),
@@ -113,7 +105,6 @@ impl Rollback {
     pub(crate) fn publish(&mut self, db: &Arc<Db>, _database: &dyn ReadAt) {
         let wrote = !self.ranges.is_empty();
         self.ranges.clear();
-        self.unsynced = !self.synced_now;
         let Some(prepared) = self.prepared.take() else {
             if wrote {
                 self.tip = Tip::Unknown;
@@ -209,10 +200,6 @@ impl Rollback {
                 _ => Err(Error::io("read", db.path(), e)),
             })
         })?;
-        if !self.unsynced {
-            let synced = std::fs::File::open(&path).and_then(|file| file.sync_data());
-            synced.map_err(|e| Error::io("sync segment", &path, e))?;
-        }
         db.saved(contents);
         Ok(Some(Prepared { head, path }))
     }

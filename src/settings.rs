@@ -60,6 +60,8 @@ pub struct Settings {
     pub on_conflict: OnConflict,
     /// How the replica is kept small.
     pub schedule: Schedule,
+    /// How often the replica is restored and compared with the database; `None`: never.
+    pub validation_interval: Option<Duration>,
 }
 
 /// Where the URL of a replica came from.
@@ -96,7 +98,7 @@ pub enum OnConflict {
 }
 
 /// Our parameters in their hyphen form; as a variable `sync-interval` is LITESTREAM_SYNC_INTERVAL.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "replica",
     "replica-url",
     "restore",
@@ -113,6 +115,7 @@ const NAMES: [&str; 16] = [
     "retention",
     "l0-retention",
     "retention-enabled",
+    "validation-interval",
 ];
 
 impl Settings {
@@ -261,6 +264,7 @@ impl Source<'_> {
             shutdown_sync_timeout: self.parsed("shutdown-sync-timeout", duration)?.unwrap_or(SHUTDOWN_SYNC_TIMEOUT),
             spool_limit: self.parsed("spool-limit", bytes)?,
             schedule: self.schedule()?,
+            validation_interval: self.parsed("validation-interval", values::duration_or_off)?.flatten(),
         })
     }
 

@@ -110,9 +110,9 @@ impl Turns {
         lock(&self.ending).get_or_insert_with(Instant::now);
     }
 
-    /// At the end of the process: why a lock is waited for in vain.
-    pub(crate) fn waits_in_vain(&self) -> Option<&'static str> {
-        let since = (*lock(&self.ending))?;
+    /// At the end of the process: why a lock, waited for since then, is waited for in vain.
+    pub(crate) fn waits_in_vain(&self, stuck: Instant) -> Option<&'static str> {
+        let since = (*lock(&self.ending))?.max(stuck);
         if self.exclusive.load(Ordering::Relaxed) > 0 {
             return Some("the process ends inside a transaction, and what is new cannot be read");
         }

@@ -8,8 +8,8 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::image::{Snapshot, read_page};
-use crate::limits::SINGLE_PUT;
-use crate::ltx::{Decoder, Encoder, FileInfo, Header, Level, Span, Txid};
+use crate::limits::{PAGES_A_LOOK, SINGLE_PUT};
+use crate::ltx::{Decoder, Encoder, FileInfo, HEADER_SIZE, Header, Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::reader::{Pending, Place};
 use crate::spool::{Spool, remove, rename};
@@ -22,8 +22,6 @@ use std::path::{Path, PathBuf};
 
 /// Buffer between the encoder and the file.
 const ENCODE_BUFFER: usize = 256 << 10;
-/// Pages between two looks at whether somebody needs the database.
-const PAGES_A_LOOK: usize = 64;
 
 /// A file that waits to be stored.
 #[derive(Debug, Clone)]
@@ -97,6 +95,42 @@ impl Outgoing {
         found.sort_by_key(|outgoing| outgoing.txid);
         Ok(found)
     }
+}
+
+/// How far a store is beyond what was stored from here, where it is: its last Txid. A waiting file counts as stored where
+/// the store has these very bytes under its name: then only the answer was lost.
+pub fn beyond(store: &Store, listing: &[FileInfo], stored: Txid, waiting: Option<&Outgoing>) -> Result<Option<Txid>> {
+    let Some(newest) = listing.iter().map(|file| file.span.max).max() else { return Ok(None) };
+    let Some(waiting) = waiting.filter(|waiting| waiting.txid == newest) else {
+        return Ok((newest > stored).then_some(newest));
+    };
+    let ours = waiting.info();
+    if !listing.iter().any(|file| (file.level, file.span, file.size) == (ours.level, ours.span, ours.size)) {
+        return Ok(Some(newest));
+    }
+    // What stands there is compared, and nothing is written.
+    match waiting.put(store) {
+        Ok(_) => Ok(None),
+        Err(Error::Conflict(_)) => Ok(Some(newest)),
+        Err(e) => Err(e),
+    }
+}
+
+/// True where the file that ends at `stored` is another one than what was stored from here, with `time` in its header: the
+/// replica was replaced, and has come as far. A file that cannot be read says nothing.
+pub fn is_replaced(store: &Store, listing: &[FileInfo], stored: Txid, time: Time) -> Result<bool> {
+    Ok(header_at(store, listing, stored)?.is_some_and(|header| header.timestamp != time))
+}
+
+/// The header of the rawest file that ends at `end`, where there is one that can be read.
+pub fn header_at(store: &Store, listing: &[FileInfo], end: Txid) -> Result<Option<Header>> {
+    let ends = listing.iter().filter(|file| file.span.max == end);
+    let Some(file) = ends.min_by_key(|file| file.level) else { return Ok(None) };
+    let raw = match store.read(file.level, file.span, Some(0..HEADER_SIZE as u64)) {
+        Err(Error::NoBackup(_) | Error::Corrupt(_)) => return Ok(None),
+        other => other?,
+    };
+    Ok(raw[..].try_into().ok().and_then(|raw| Header::decode(raw).ok()))
 }
 
 /// Where pages come from that are neither in the WAL nor in a Segment.
@@ -216,7 +250,7 @@ pub fn encode_image(
     let mut out = start(&new, &header)?;
     let mut page = vec![0u8; page_size.bytes()];
     for pgno in (1..=commit).map(Pgno).filter(|pgno| *pgno != page_size.lock_page()) {
-        if (pgno.0 as usize).is_multiple_of(PAGES_A_LOOK) && stop(pgno.0) {
+        if pgno.0.is_multiple_of(PAGES_A_LOOK) && stop(pgno.0) {
             remove(&new)?;
             return Ok(None);
         }

@@ -8,12 +8,14 @@ use crate::board;
 use crate::clock::Time;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::forget;
 use crate::leading::Leading;
 use crate::limits;
 use crate::report::Phase;
 use crossbeam_channel::{RecvTimeoutError, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How a turn ended.
@@ -52,6 +54,8 @@ struct Worker<'a> {
     failures: u32,
     oldest: Option<Time>,
     woken: bool,
+    /// Since when every turn ended in a wait for somebody's lock.
+    stuck: Option<Instant>,
     /// What was left for the followers.
     said: String,
 }
@@ -60,7 +64,17 @@ impl<'a> Worker<'a> {
     fn new(db: &'a Arc<Db>) -> Worker<'a> {
         let interval = db.replica().map_or(limits::BEAT.1, |replica| replica.settings.sync_interval);
         let beat = interval.clamp(limits::BEAT.0, limits::BEAT.1);
-        Worker { db, interval, beat, leading: None, failures: 0, oldest: None, woken: true, said: String::new() }
+        Worker {
+            db,
+            interval,
+            beat,
+            leading: None,
+            failures: 0,
+            oldest: None,
+            woken: true,
+            stuck: None,
+            said: String::new(),
+        }
     }
 
     fn work(&mut self) {
@@ -69,6 +83,9 @@ impl<'a> Worker<'a> {
             let began = Instant::now();
             self.drain();
             let turn = self.turn(ticket);
+            if !matches!(turn, Ok(Turn::Later(_)) | Err(Error::Corrupt(_))) {
+                self.stuck = None;
+            }
             let pause = match turn {
                 Ok(Turn::More | Turn::Moved) => continue,
                 Ok(Turn::Sent) => {
@@ -107,13 +124,18 @@ impl<'a> Worker<'a> {
                     None
                 }
                 Ok(Turn::Later(pause)) => {
-                    if let Some(why) = self.db.turns.waits_in_vain() {
-                        self.db.report.fail(ticket, &Error::State(why.into()));
-                    }
+                    self.give_up_in_vain(ticket);
                     Some(pause)
                 }
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
+                    if matches!(e, Error::Conflict(_)) && self.end(false) {
+                        return;
+                    }
+                    // A file that a transaction was being written to, or a crash tore, heals by its journal only.
+                    if matches!(e, Error::Corrupt(_)) {
+                        self.give_up_in_vain(ticket);
+                    }
                     if let Some(Err(e)) = self.leading.as_mut().map(Leading::fold) {
                         self.db.note("fold", &e);
                     }
@@ -122,6 +144,14 @@ impl<'a> Worker<'a> {
             };
             self.leave_word();
             self.wait(began, pause);
+        }
+    }
+
+    /// At the end of the process, where nothing more can be read: whoever waits is told so.
+    fn give_up_in_vain(&mut self, ticket: u64) {
+        let stuck = *self.stuck.get_or_insert_with(Instant::now);
+        if let Some(why) = self.db.turns.waits_in_vain(stuck) {
+            self.db.report.fail(ticket, &Error::State(why.into()));
         }
     }
 
@@ -135,7 +165,8 @@ impl<'a> Worker<'a> {
     }
 
     fn leave_word(&mut self) {
-        if self.leading.is_some() {
+        // Who meets another writer when it takes over leads as well, and has the most to say.
+        if self.leading.is_some() || self.db.report.is_diverged() {
             let left = board::leave(self.db.spool(), &self.db.report.status(Time::now()), &mut self.said);
             if let Err(e) = left {
                 self.db.note("status", &e);
@@ -154,6 +185,10 @@ impl<'a> Worker<'a> {
 
     fn turn(&mut self, ticket: u64) -> Result<Turn> {
         let awaited = self.db.report.is_awaited();
+        if self.db.forget.load(Ordering::Acquire) {
+            self.leading = None;
+            forget::by_leader(self.db)?;
+        }
         if self.leading.is_none() {
             if !self.db.path().exists() {
                 return Ok(Turn::Gone);

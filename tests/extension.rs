@@ -52,7 +52,8 @@ fn the_shell_loads_opens_writes_and_asks() {
 fn the_status_table_has_its_columns() {
     let (folder, _) = place();
     let out = shell(folder.path(), "SELECT group_concat(name) FROM pragma_table_info('litestream_status');\n").ok();
-    let columns = "database,replica,txid_captured,txid_stored,lag,bytes_pending,spool_bytes,state,last_error,since";
+    let columns =
+        "database,replica,txid_captured,txid_stored,lag,bytes_pending,spool_bytes,state,last_error,since,validation";
     assert_eq!(out.trim(), columns);
 }
 

@@ -191,3 +191,27 @@ fn a_rollback_mode_needs_one_image_too() {
     let mut process = Process::start(&place);
     is_stored_with_one_image(&place, &mut process);
 }
+
+/// Goal: an application that writes all the while its first image is made gets one image, not several. Method: a
+/// database of some tens of megabytes and a writer at full speed.
+#[test]
+fn a_writer_at_full_speed_does_not_start_the_image_over() {
+    let (_folder, place) = scene();
+    let plain = Connection::open(&place.path).unwrap();
+    plain
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+             INSERT INTO cold SELECT randomblob(900) FROM n",
+        )
+        .unwrap();
+    drop(plain);
+    let connection = place.open();
+    connection.pragma_update(None, "synchronous", "NORMAL").unwrap();
+    let mut insert = connection.prepare("INSERT INTO t(b) VALUES (randomblob(100))").unwrap();
+    for _ in 0..20_000 {
+        insert.execute([]).unwrap();
+    }
+    drop(insert);
+    place.is_replicated(&connection);
+    place.has_images(1..=1);
+}

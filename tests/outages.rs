@@ -296,3 +296,28 @@ fn a_missing_database_is_not_opened_while_its_store_is_ill() {
         process.end();
     }
 }
+
+/// Goal: a store that is ill for a while when an application starts costs time, not a failed start. Method: the file is
+/// missing, the store refuses its first requests (503, closed connections), the open waits and gets its rows.
+#[test]
+fn a_missing_database_waits_for_its_store_as_long_as_it_may() {
+    let scene = scene("patience");
+    let connection = scene.place.open_wal();
+    connection.execute_batch("CREATE TABLE t(b); INSERT INTO t VALUES (randomblob(2000))").unwrap();
+    scene.place.is_replicated(&connection);
+    let before = scene.place.image();
+    drop(connection);
+    for (n, fault) in [Fault::Status(503, "SlowDown"), Fault::Close].into_iter().enumerate() {
+        let again = scene.place.elsewhere(&scene.place.path.with_file_name(format!("patient-{n}.db")));
+        scene.place.lose();
+        scene.proxy.set_for(fault.clone(), "", "", 12);
+        let began = Instant::now();
+        let mut process = Process::start(&again);
+        process.sql("SELECT count(*) FROM t");
+        println!("{fault:?}: {:?}", began.elapsed());
+        assert!(began.elapsed() > Duration::from_millis(500), "{fault:?}: the fault was over before it was met");
+        same_pages(&before, &again.image());
+        process.end();
+        scene.proxy.heal();
+    }
+}

@@ -44,6 +44,11 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(settings.restore_timeout, None);
     assert_eq!(settings.shutdown_sync_timeout, Duration::from_secs(30));
     assert_eq!(settings.spool_limit, None);
+    assert_eq!(settings.validation_interval, None);
+    let settings = replicated(&["replica=s3://bucket/app", "validation-interval=6h"], &[]);
+    assert_eq!(settings.validation_interval, Some(Duration::from_secs(6 * 3600)));
+    let settings = replicated(&["replica=s3://bucket/app"], &["LITESTREAM_VALIDATION_INTERVAL=off"]);
+    assert_eq!(settings.validation_interval, None);
 }
 
 /// Goal: every spelling that the documentation promises. Method: the same value by each, and by its variable.

@@ -15,6 +15,7 @@ use litestream_engine::clock::Time;
 use litestream_engine::error::Error;
 use litestream_engine::limits::SINGLE_PUT;
 use litestream_engine::ltx::{Level, Span, Txid};
+use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Body, FileInfo, Io, Put, ReplicaUrl, Store};
 use memory::{Conditions, Memory};
 use servers::{AZURITE_ACCOUNT, Azurite, Seaweed};
@@ -181,6 +182,23 @@ fn two_writers_of_one_name_leave_one_object(store: &Store, other: &Store) {
     }
 }
 
+/// Goal: a look at a replica asks for the levels that are there, not for all that could be. Method: an empty place, then
+/// files at two levels; requests counted.
+fn a_look_costs_few_requests(open: &dyn Fn() -> Store) {
+    let listed = || {
+        let store = open();
+        let files = restore::list(&store, Options::default()).expect("listed");
+        (files.len(), store.requests().list)
+    };
+    assert_eq!(listed(), (0, 1), "an empty replica");
+    let store = open();
+    put(&store, Level::SNAPSHOT, span(1, 1), &noise(1, 200)).expect("stored");
+    for n in 2..5 {
+        put(&store, Level::RAW, span(n, n), &noise(n, 200)).expect("stored");
+    }
+    assert_eq!(listed(), (4, 3), "files at two levels");
+}
+
 #[test]
 fn a_folder_keeps_every_promise() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -197,6 +215,8 @@ fn s3_keeps_every_promise() {
     let url = ReplicaUrl::parse(&format!("s3://promises/a/b c?endpoint={}", seaweed.server.endpoint)).expect("a URL");
     let io = Io::new();
     keeps_every_promise(&|| Store::open(&url, &seaweed.env(), &io).expect("opened"));
+    let url = ReplicaUrl::parse(&format!("s3://promises/few?endpoint={}", seaweed.server.endpoint)).expect("a URL");
+    a_look_costs_few_requests(&|| Store::open(&url, &seaweed.env(), &io).expect("opened"));
     assert!(!io.is_running(), "the I/O thread ends with the last store");
 }
 
@@ -208,6 +228,9 @@ fn azure_keeps_every_promise() {
     let url = ReplicaUrl::parse(&text).expect("a URL");
     let io = Io::new();
     keeps_every_promise(&|| Store::open(&url, &azurite.env(), &io).expect("opened"));
+    let few = format!("abs://{AZURITE_ACCOUNT}@promises/few?endpoint={}", azurite.server.endpoint);
+    let few = ReplicaUrl::parse(&few).expect("a URL");
+    a_look_costs_few_requests(&|| Store::open(&few, &azurite.env(), &io).expect("opened"));
     let name = |text: &str| {
         let url = ReplicaUrl::parse(&format!("{text}?endpoint={}", azurite.server.endpoint)).expect("a URL");
         move |env: &dyn Fn(&str) -> Option<String>| Store::open(&url, env, &Io::new()).expect("opened").list(Level::RAW)

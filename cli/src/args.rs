@@ -46,6 +46,8 @@ pub enum Command {
     Wal(OlderFlags),
     /// Check every file of a replica, and what can be restored from it
     Verify(VerifyFlags),
+    /// Show how far a database of this machine is stored; fails where a person has to act
+    Status(StatusFlags),
     /// Print the version
     Version,
 }
@@ -129,6 +131,17 @@ pub struct OlderFlags {
     /// The replica
     #[arg(value_name = "URL")]
     pub url: Option<OsString>,
+}
+
+/// `status`
+#[derive(Args)]
+pub struct StatusFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The database
+    #[arg(value_name = "PATH")]
+    pub database: Option<PathBuf>,
 }
 
 /// `ltx`

@@ -13,6 +13,7 @@ mod place;
 mod progress;
 mod replica;
 mod restore;
+mod status;
 mod verify;
 
 use args::{Command, Parsed};
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Parsed::Run(Command::Snapshots(flags)) => older::run(What::Snapshots, &flags),
         Parsed::Run(Command::Wal(flags)) => older::run(What::Wal, &flags),
         Parsed::Run(Command::Verify(flags)) => verify::run(&flags),
+        Parsed::Run(Command::Status(flags)) => status::run(&flags),
         Parsed::Run(Command::Version) => output::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
     };
     match result {

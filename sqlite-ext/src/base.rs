@@ -45,7 +45,19 @@ impl BaseVfs for Base {
         &self.name
     }
 
+    fn is_native(&self) -> bool {
+        let unix = self.api.vfs_find(Some(c"unix"));
+        // SAFETY: both are registered, and constant. SQLite's own VFSes for Unix share one `xOpen`.
+        unsafe {
+            unix.as_ref().is_some_and(|unix| unix.xOpen.map(|f| f as usize) == (*self.vfs).xOpen.map(|f| f as usize))
+        }
+    }
+
     fn open_database(&self, path: &Path, read_only: bool) -> io::Result<Box<dyn BaseFile>> {
+        // A base that finds no file says so in SQLite's log, on a thread that is not the host's.
+        if !path.is_file() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let name = OwnName::new(self.api, path)?;
         // SAFETY: the VFS is valid; see `new`.
         let bytes = usize::try_from(unsafe { (*self.vfs).szOsFile }).unwrap_or(0).max(size_of::<sqlite3_file>());

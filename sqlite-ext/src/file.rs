@@ -3,9 +3,11 @@
 //! Each forwards to the base VFS's file and tells the engine before or after, as `litestream_engine::conn` says. What the
 //! base answers is what SQLite gets; BUSY is the only answer of our own, and the base's lock is undone first.
 
+use crate::border;
 use crate::database::{self, Database};
 use crate::fork;
 use crate::handle::{self, forward, state};
+use crate::log;
 use crate::pragma;
 use crate::sql::{ASK, Answer as Asked, Question};
 use libsqlite3_sys::{
@@ -56,7 +58,9 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
         life.open.remove(database.name);
     }
     database.leave();
-    forward!(file, xClose => SQLITE_IOERR)
+    let rc = forward!(file, xClose => SQLITE_IOERR);
+    border::shield("logging", (), log::deliver);
+    rc
 }
 
 unsafe extern "C" fn x_read(file: *mut sqlite3_file, buf: *mut c_void, n: c_int, offset: i64) -> c_int {
@@ -74,7 +78,6 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> c_int {
 }
 
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
-    database(file).tell((), |conn, _, _| conn.database_syncing());
     forward!(file, xSync, flags => SQLITE_IOERR)
 }
 
@@ -86,8 +89,12 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     let database = database(file);
     let before = database.level;
     database.tell((), |conn, _, _| conn.locking(database::lock(level)));
-    let rc = forward!(file, xLock, level => SQLITE_IOERR);
-    if level > SQLITE_LOCK_SHARED {
+    let mut rc = forward!(file, xLock, level => SQLITE_IOERR);
+    let refused = rc == SQLITE_BUSY;
+    while rc == SQLITE_BUSY && database.tell(false, |conn, _, _| conn.lock_refused()) {
+        rc = forward!(file, xLock, level => SQLITE_IOERR);
+    }
+    if refused || level > SQLITE_LOCK_SHARED {
         database.tell((), |conn, _, _| conn.lock_answered());
     }
     if rc != SQLITE_OK {

@@ -127,6 +127,9 @@ pub fn pretended(version: unsafe extern "C" fn() -> std::ffi::c_int) -> &'static
         fn name(&self) -> &str {
             "unix"
         }
+        fn is_native(&self) -> bool {
+            true
+        }
         fn open_database(
             &self,
             _: &std::path::Path,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::ffi::{c_char, c_int, c_void};
 
 /// The columns, in order. `lag` in seconds, sizes in bytes, Txids as 16 hex digits, `since` as RFC 3339.
-pub const COLUMNS: [&str; 10] = [
+pub const COLUMNS: [&str; 11] = [
     "database",
     "replica",
     "txid_captured",
@@ -25,13 +25,14 @@ pub const COLUMNS: [&str; 10] = [
     "state",
     "last_error",
     "since",
+    "validation",
 ];
 
 const SCHEMA: &std::ffi::CStr = c"CREATE TABLE litestream_status(database TEXT, replica TEXT, txid_captured TEXT, \
-    txid_stored TEXT, lag REAL, bytes_pending INTEGER, spool_bytes INTEGER, state TEXT, last_error TEXT, since TEXT)";
+    txid_stored TEXT, lag REAL, bytes_pending INTEGER, spool_bytes INTEGER, state TEXT, last_error TEXT, since TEXT, validation TEXT)";
 
 /// A row, in the order of `COLUMNS`.
-pub fn row(status: &Status) -> [Value; 10] {
+pub fn row(status: &Status) -> [Value; 11] {
     let hex = |txid: Option<litestream_engine::ltx::Txid>| txid.map(|txid| txid.to_string()).into();
     [
         status.database.as_str().into(),
@@ -44,6 +45,7 @@ pub fn row(status: &Status) -> [Value; 10] {
         status.state.as_str().into(),
         status.last_error.as_deref().into(),
         status.since.as_str().into(),
+        status.validation.as_deref().into(),
     ]
 }
 
@@ -94,7 +96,7 @@ struct Table {
 #[repr(C)]
 struct Cursor {
     base: sqlite3_vtab_cursor,
-    rows: Vec<[Value; 10]>,
+    rows: Vec<[Value; 11]>,
     at: usize,
 }
 

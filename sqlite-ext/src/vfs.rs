@@ -4,7 +4,7 @@
 
 use crate::handle::REAL_AT;
 use crate::register::{NAME, Registration};
-use crate::{border, fork, open};
+use crate::{border, fork, log, open};
 use libsqlite3_sys::{SQLITE_CANTOPEN, SQLITE_ERROR, sqlite3_file, sqlite3_syscall_ptr, sqlite3_vfs};
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -88,6 +88,7 @@ unsafe extern "C" fn x_open(
     flags: c_int,
     got: *mut c_int,
 ) -> c_int {
+    border::shield("logging", (), log::deliver);
     // SAFETY: SQLite's arguments, with the memory that `szOsFile` asks for.
     border::shield("an open", SQLITE_CANTOPEN, || unsafe { open::file(ours(vfs), name, file, flags, got) })
 }

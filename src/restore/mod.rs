@@ -17,7 +17,7 @@ pub use either::{Either, Rebuilt, choose, newest};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_RESTORE_THREADS, RESTORE_PLANS, RESTORE_THREADS};
-use crate::ltx::{Header, Level, Txid};
+use crate::ltx::{Header, Txid};
 use crate::plan::{self, Gap, Plan, Target};
 use crate::store::{FileInfo, Store};
 use std::fs::{File, OpenOptions};
@@ -146,8 +146,9 @@ pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Pl
 
 /// Every file of a replica, with the times of the listing.
 pub fn list(store: &Store, options: Options<'_>) -> Result<Vec<FileInfo>> {
-    let levels: Vec<Level> = Level::all().collect();
+    let levels = store.levels()?;
     let heard = AtomicU64::new(0);
+    hear(&heard, 0, options);
     let listed =
         in_parallel(&levels, options, |&level| store.list(level).inspect(|files| hear(&heard, files.len(), options)))?;
     Ok(listed.into_iter().flatten().collect())

@@ -87,8 +87,9 @@ pub struct Segment {
     pub pages: Vec<Pgno>,
     /// Its file.
     pub path: PathBuf,
-    /// Opened for the contents only: there may be more Segments than descriptors.
+    /// Opened for the contents only, and kept open only where `keeps_open`: there may be more Segments than descriptors.
     file: OnceLock<File>,
+    keeps_open: bool,
 }
 
 impl Segment {
@@ -135,48 +136,58 @@ impl Segment {
             .chunks_exact(4)
             .map(|raw| Pgno(u32::from_be_bytes(raw.try_into().expect("chunks of four"))))
             .collect();
-        Ok(Segment { head, pages, path: path.to_path_buf(), file: OnceLock::new() })
+        Ok(Segment { head, pages, path: path.to_path_buf(), file: OnceLock::new(), keeps_open: false })
     }
 
-    fn file(&self) -> Result<&File> {
+    /// Whether its file stays open between reads.
+    pub fn keep_open(&mut self, keeps_open: bool) {
+        self.keeps_open = keeps_open;
+        if !keeps_open {
+            self.file = OnceLock::new();
+        }
+    }
+
+    fn with_file<T>(&self, work: impl FnOnce(&File) -> Result<T>) -> Result<T> {
         if let Some(file) = self.file.get() {
-            return Ok(file);
+            return work(file);
         }
         let file = File::open(&self.path).map_err(|e| Error::io("open segment", &self.path, e))?;
-        Ok(self.file.get_or_init(|| file))
+        if self.keeps_open { work(self.file.get_or_init(|| file)) } else { work(&file) }
     }
 
     /// Checks the checksum of everything behind the header.
     pub fn verify(&self) -> Result<()> {
-        let file = self.file()?;
-        let end = self.bytes() - 8;
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
-        let mut buf = vec![0u8; VERIFY_CHUNK];
-        let mut at = HEADER_BYTES as u64;
-        while at < end {
-            let n = buf.len().min((end - at) as usize);
-            file.read_exact_at(&mut buf[..n], at).map_err(|e| Error::io("read segment", &self.path, e))?;
-            digest.update(&buf[..n]);
-            at += n as u64;
-        }
-        let mut sum = [0u8; 8];
-        file.read_exact_at(&mut sum, end).map_err(|e| Error::io("read segment", &self.path, e))?;
-        if u64::from_be_bytes(sum) == digest.finalize() {
-            Ok(())
-        } else {
-            Err(Error::Corrupt(format!("segment {}: its checksum does not hold", self.path.display())))
-        }
+        let read = |e| Error::io("read segment", &self.path, e);
+        self.with_file(|file| {
+            let end = self.bytes() - 8;
+            let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
+            let mut at = HEADER_BYTES as u64;
+            let mut buf = vec![0u8; VERIFY_CHUNK.min((end - at) as usize)];
+            while at < end {
+                let n = buf.len().min((end - at) as usize);
+                file.read_exact_at(&mut buf[..n], at).map_err(read)?;
+                digest.update(&buf[..n]);
+                at += n as u64;
+            }
+            let mut sum = [0u8; 8];
+            file.read_exact_at(&mut sum, end).map_err(read)?;
+            if u64::from_be_bytes(sum) == digest.finalize() {
+                Ok(())
+            } else {
+                Err(Error::Corrupt(format!("segment {}: its checksum does not hold", self.path.display())))
+            }
+        })
     }
 
     /// Reads the contents of the `index`-th page.
     pub fn read(&self, index: usize, buf: &mut [u8]) -> Result<()> {
         let at = (HEADER_BYTES + 4 * self.pages.len() + index * buf.len()) as u64;
-        self.file()?.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e))
+        self.with_file(|file| file.read_exact_at(buf, at).map_err(|e| Error::io("read segment", &self.path, e)))
     }
 
     /// Makes it durable.
     pub fn sync(&self) -> Result<()> {
-        self.file()?.sync_data().map_err(|e| Error::io("sync segment", &self.path, e))
+        self.with_file(|file| file.sync_data().map_err(|e| Error::io("sync segment", &self.path, e)))
     }
 }
 

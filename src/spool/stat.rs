@@ -5,17 +5,22 @@
 
 use super::codec::crc;
 use crate::error::{Error, Result};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
 
 /// Where Linux names the boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// An odd number without a pattern: 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Identity of a database file at one moment. Two equal ones mean that nothing wrote to it in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stat {
-    /// The file.
+    /// The file: its inode, with its time of birth folded in where the file system keeps one. An inode alone comes
+    /// again as soon as a file is deleted and another made.
     pub inode: u64,
     /// Bytes.
     pub size: u64,
@@ -30,7 +35,7 @@ impl Stat {
     pub fn of(path: &Path) -> Result<Option<Stat>> {
         match std::fs::metadata(path) {
             Ok(meta) => Ok(Some(Stat {
-                inode: meta.ino(),
+                inode: meta.ino() ^ birth(&meta),
                 size: meta.size(),
                 modified: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
                 boot: boot(),
@@ -39,6 +44,12 @@ impl Stat {
             Err(e) => Err(Error::io("stat", path, e)),
         }
     }
+}
+
+/// The time of birth, spread over the bits so that an inode beside it stays distinct; 0 where there is none.
+fn birth(meta: &Metadata) -> u64 {
+    let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    born.map_or(0, |born| (born.as_nanos() as u64).wrapping_mul(SPREAD))
 }
 
 /// A number for this boot of the machine.

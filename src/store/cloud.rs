@@ -71,6 +71,14 @@ impl Cloud {
         self.inside(&folder)
     }
 
+    /// The folder of all levels; empty where that is the bucket itself.
+    pub fn levels_root(&self) -> String {
+        match self.kind {
+            Kind::S3 { .. } => self.path.clone(),
+            _ => self.inside("ltx"),
+        }
+    }
+
     /// A name inside the replica's path.
     pub fn inside(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_string() } else { format!("{}/{name}", self.path) }

@@ -8,7 +8,7 @@ use super::{Body, FileInfo, Other, Put};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::limits::{FILE_BUFFER, STALE_TEMPORARY};
-use crate::ltx::{Level, Span};
+use crate::ltx::{Level, Span, Txid};
 use bytes::Bytes;
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
@@ -34,6 +34,22 @@ pub(super) struct Folder {
 impl Folder {
     pub fn new(root: PathBuf) -> Folder {
         Folder { root, ready: AtomicU16::new(0), unfenced: AtomicBool::new(false), calls: Counts::default() }
+    }
+
+    pub fn is_there(&self, stored: Txid) -> Result<()> {
+        match self.root.try_exists() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Unreachable(format!(
+                "the replica folder {} is not there, although {stored} was stored in it: mount its volume; where it was deleted on purpose, make the folder, and a new image starts in it",
+                self.root.display()
+            ))),
+            Err(e) => Err(Error::io("look for the replica folder", &self.root, e)),
+        }
+    }
+
+    pub fn holds_name(&self, level: Level, span: Span) -> Result<bool> {
+        let path = self.path(level, span);
+        path.try_exists().map_err(|e| Error::io("stat", &path, e))
     }
 
     pub fn list(&self, level: Level) -> Result<Vec<FileInfo>> {

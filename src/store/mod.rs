@@ -28,7 +28,7 @@ pub use requests::Requests;
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::limits::FILE_BUFFER;
-use crate::ltx::{Level, Span};
+use crate::ltx::{Level, Span, Txid};
 use bytes::Bytes;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
@@ -115,6 +115,36 @@ impl Store {
     /// Where it is. Holds no secret.
     pub fn url(&self) -> &ReplicaUrl {
         &self.url
+    }
+
+    /// An error where the place of a replica that holds something is gone as a whole: a folder on a volume that is not
+    /// mounted. `stored` is what was stored there.
+    pub fn is_there(&self, stored: Txid) -> Result<()> {
+        match &self.home {
+            Home::Folder(folder) => folder.is_there(stored),
+            Home::Object(_) => Ok(()),
+        }
+    }
+
+    /// True where there is such a file.
+    pub fn holds(&self, level: Level, span: Span) -> Result<bool> {
+        match &self.home {
+            Home::Folder(folder) => folder.holds_name(level, span),
+            Home::Object(object) => object.holds(level, span),
+        }
+    }
+
+    /// True where a look at one file costs no request.
+    pub fn is_near(&self) -> bool {
+        matches!(self.home, Home::Folder(_))
+    }
+
+    /// The levels that hold anything, lowest first, by one request where that saves some.
+    pub fn levels(&self) -> Result<Vec<Level>> {
+        match &self.home {
+            Home::Folder(_) => Ok(Level::all().collect()),
+            Home::Object(object) => object.levels(),
+        }
     }
 
     /// Every file of a level in (min, max) order; objects that are no LTX files are passed over. A prefix

@@ -81,13 +81,42 @@ impl Object {
         Ok(files)
     }
 
+    /// One look at the folders instead of a listing of each level that there could be.
+    pub fn levels(&self) -> Result<Vec<Level>> {
+        let link = self.link()?;
+        let root = link.cloud.levels_root();
+        let prefix = if root.is_empty() { None } else { Some(key(&root)?) };
+        let store = Arc::clone(&link.store);
+        let found = link.call("list", &root, async move { store.list_with_delimiter(prefix.as_ref()).await });
+        let found = self.no_404(&link, found)?;
+        // A store that knows no delimiter names all objects instead.
+        let mut names: Vec<String> = found.common_prefixes.into_iter().map(|folder| folder.to_string()).collect();
+        names.extend(
+            found
+                .objects
+                .into_iter()
+                .filter_map(|object| object.location.as_ref().rsplit_once('/').map(|(folder, _)| folder.to_string())),
+        );
+        Ok(Level::all().filter(|level| names.contains(&link.cloud.level(*level))).collect())
+    }
+
+    /// True where there is such an object.
+    pub fn holds(&self, level: Level, span: Span) -> Result<bool> {
+        let link = self.link()?;
+        Ok(link.head(&link.name(level, span))?.is_some())
+    }
+
     /// What stands below a prefix.
     fn below(&self, link: &Link, folder: &str) -> Result<Vec<ObjectMeta>> {
         let prefix = key(folder)?;
         let store = Arc::clone(&link.store);
         let found = link.call("list", folder, async move { store.list(Some(&prefix)).try_collect::<Vec<_>>().await });
-        // A prefix without objects is an empty answer. Whoever says 404 is not the store that is meant, and must
-        // never be taken for an empty replica.
+        self.no_404(link, found)
+    }
+
+    /// A prefix without objects is an empty answer. Whoever says 404 is not the store that is meant, and must
+    /// never be taken for an empty replica.
+    fn no_404<T>(&self, link: &Link, found: Result<T>) -> Result<T> {
         found.map_err(|e| match e {
             Error::NoBackup(_) => Error::Refused(format!(
                 "replica {}: cannot list: {} answered 404; correct bucket or endpoint",

@@ -20,7 +20,21 @@ STORAGE = ["wal*", "crash*", "pager*", "lock*", "journal*", "exclusive*", "vacuu
 # Minutes each, and nothing that the others lack: `--slow` takes them along.
 SLOW = {"backup_ioerr", "backup_malloc", "walcrash3", "walslow", "walthread", "walbig"}
 LIMIT = 600
-VERYQUICK_LIMIT = 3600
+# Where testfixture has the lock page, so that small databases have one.
+LOCK_AT = 0x10000
+VERYQUICK_LIMIT = 3000
+
+
+# Files that leave at once where the default VFS is not called `unix`.
+WANT_UNIX = {"mmap2", "syscall"}
+# What ours fails by design; neither passed nor failed.
+BY_DESIGN = {
+    # An injected I/O error meets the Gate's own reading of the -wal: it answers BUSY, since what could not be saved must
+    # not be discarded. The tests want the I/O error.
+    "pagerfault-17[be]-ioerr-*": "database is locked",
+    # The injected error met a read of ours and not SQLite's: the statement did not fail.
+    "vacuum3-ioerr-*.3": "got:      [0]",
+}
 
 
 class Result:
@@ -38,6 +52,12 @@ class Result:
         return self.errors is not None
 
 
+def by_design(result):
+    """The tests that ours failed as it has to, by name and by what they got."""
+    return {test for test in result.failed for pattern, got in BY_DESIGN.items()
+            if fnmatch.fnmatch(test, pattern) and any(got in line for line in detail(result.run.output, test))}
+
+
 def judge(name, plain, ours):
     """What ours fails and plain does not."""
     if not ours.finished():
@@ -46,13 +66,16 @@ def judge(name, plain, ours):
         how = "stopped at the time limit" if ours.run.code is None else f"ended with {ours.run.code}"
         tail = "\n      ".join(ours.run.output.splitlines()[-12:])
         return [f"{name}: {how} before its last test:\n      {tail}"]
-    new = sorted(ours.failed - plain.failed)
-    return [f"{name}: {test}\n      " + "\n      ".join(detail(ours.run.output, test)) for test in new]
+    new = sorted(ours.failed - plain.failed - by_design(ours))
+    left_out = []
+    if name not in WANT_UNIX and plain.finished() and ours.tests < plain.tests // 2:
+        left_out.append(f"{name}: {ours.tests} tests of {plain.tests} were run")
+    return left_out + [f"{name}: {test}\n      " + "\n      ".join(detail(ours.run.output, test)) for test in new]
 
 
 def detail(output, test):
     """The lines in which a test says what it expected and got."""
-    lines = [line for line in output.splitlines() if line.startswith(f"! {test} ")]
+    lines = [line for line in output.splitlines() if re.match(rf"!? ?{re.escape(test)} (expected|got)", line)]
     return [line[:400] for line in lines[:4]]
 
 
@@ -97,19 +120,20 @@ def main():
 
         def one(side, name):
             run = workspace.run(side, name, [fixture, workspace.folder / "test" / f"{name}.test"], limit, without_sync)
-            compared = harness.compare(workspace, preload, run) if side == "ours" else None
+            compared = harness.compare(workspace, preload, run, LOCK_AT) if side == "ours" else None
             return Result(run), compared
 
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             # The longest first would be better still; the sides of one file at the same time meet the same load.
             started = {(side, name): pool.submit(one, side, name) for name in names for side in harness.SIDES}
             problems, totals = [], {side: [0, 0, 0.0] for side in harness.SIDES}
-            starts = compared = 0
+            starts = compared = designed = 0
             for name in in_order_of_completion(started, names):
                 plain, ours = (started[side, name].result()[0] for side in harness.SIDES)
                 count, differing = started["ours", name].result()[1]
                 compared += count
                 starts += ours.run.starts()
+                designed += len(by_design(ours))
                 found = judge(name, plain, ours) + [f"{name}: {problem}" for problem in differing]
                 if ours.run.starts() == 0:
                     found.append(f"{name}: our VFS was not used")
@@ -133,6 +157,7 @@ def main():
               f"compared with their replicas; {time.monotonic() - began:.0f} s in all")
         for problem in problems:
             print(f"FAILED {problem}")
+        print(f"by design: {designed} tests in which an injected error met a read of ours")
         passed = totals["ours"][0] + compared - totals["ours"][1]
         print(f"test-sqlite: {passed} passed, {len(problems)} failed")
         return 1 if problems else 0

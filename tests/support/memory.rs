@@ -173,6 +173,7 @@ impl Bucket {
         answer
     }
 
+    /// Knows no delimiter and names every object, as some servers do.
     fn list(&self, request: &Request) -> Response {
         let prefix = request.query("prefix").unwrap_or_default();
         let mut text = "<ListBucketResult>".to_string();

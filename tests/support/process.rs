@@ -82,7 +82,28 @@ impl Process {
     /// With variables of its own.
     #[track_caller]
     pub fn start_with(uri: &str, variables: &[(&str, &str)]) -> Process {
-        let mut child = Command::new("/usr/bin/python3")
+        Process::spawn(Command::new("/usr/bin/python3"), uri, variables)
+    }
+
+    /// In a PID namespace of its own, as in a container. The process that is killed is `unshare`, and all with it.
+    #[track_caller]
+    pub fn start_in_namespace(uri: &str) -> Process {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.arg("/usr/bin/python3");
+        Process::spawn(command, uri, &[])
+    }
+
+    /// True where it opened the database; `false` where it was killed in there.
+    pub fn try_start(uri: &str, variables: &[(&str, &str)]) -> bool {
+        let mut process = Process::start_with("", variables);
+        process.say(&format!("open {uri}"));
+        !process.line().is_empty()
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, uri: &str, variables: &[(&str, &str)]) -> Process {
+        let mut child = command
             .args(["-c", DRIVER])
             .envs(credentials())
             .envs(variables.iter().copied())
@@ -115,6 +136,13 @@ impl Process {
             serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{sql}: {answer:?}: {e}"));
         assert!(rows.is_array(), "{sql}: {rows}");
         rows
+    }
+
+    /// The answer to what was said: rows, or an object with `error`.
+    #[track_caller]
+    pub fn answer(&mut self) -> serde_json::Value {
+        let answer = self.line();
+        serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{answer:?}: {e}"))
     }
 
     /// Tells it a statement and does not wait.

@@ -1,0 +1,94 @@
+//! Rollback-journal modes, those without a journal on disk included: every commit is captured, and after a kill inside a
+//! transaction the replica holds what SQLite makes of the file.
+//!
+//! A kill in the modes OFF and MEMORY leaves a half-written transaction that nothing undoes; SQLite takes it for the
+//! database, and so must the replica. Switching while connected belongs to the random histories.
+
+#![allow(clippy::unwrap_used)] // a test that panics has failed
+
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/replicated.rs"]
+mod replicated;
+#[path = "support/servers.rs"]
+mod servers;
+#[path = "support/mod.rs"]
+mod support;
+
+use litestream_engine::plan::Target;
+use process::Process;
+use replicated::{Place, folder, load, same_pages};
+
+const MODES: [&str; 5] = ["OFF", "MEMORY", "DELETE", "TRUNCATE", "PERSIST"];
+
+/// A process with a cache so small that a large transaction is in the file before it is committed.
+fn start(place: &Place, mode: &str) -> Process {
+    let mut process = Process::start(place);
+    let rows = process.sql(&format!("PRAGMA journal_mode={mode}"));
+    assert_eq!(rows[0][0], mode.to_lowercase());
+    process.sql("PRAGMA cache_size=5");
+    process
+}
+
+fn fill(process: &mut Process) {
+    process.sql(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+         INSERT INTO t(b) SELECT randomblob(900) FROM n",
+    );
+}
+
+#[track_caller]
+fn is_stored(place: &Place, process: &mut Process) {
+    process.sql("SELECT litestream_sync(60)");
+    same_pages(&place.image(), &place.restored(Target::Latest));
+}
+
+/// Goal: each mode's commits are captured, one by one and without a new image. Method: small and large transactions,
+/// stored and compared now and then, by processes that end and start again.
+#[test]
+fn commits_of_every_mode_are_captured() {
+    load();
+    for mode in MODES {
+        let folder = folder();
+        let place = Place::in_folder(folder.path(), "app.db").every("20ms");
+        fill(&mut start(&place, mode));
+        for round in 0..4 {
+            let mut process = start(&place, mode);
+            for n in 1..=5 {
+                process.sql(&format!("UPDATE t SET b = randomblob({n} * 100) WHERE id % 50 = {round}"));
+            }
+            process.sql("BEGIN; UPDATE t SET b = randomblob(700) WHERE id > 200; COMMIT");
+            is_stored(&place, &mut process);
+            process.end();
+        }
+        place.has_images(0..=1);
+    }
+}
+
+/// Goal: after a kill inside a transaction the replica is what the file is. Method: a transaction that has spilled into
+/// the file, kill -9, and another process that opens it, works and stores.
+#[test]
+fn a_kill_inside_a_transaction_leaves_replica_and_file_equal() {
+    load();
+    for mode in MODES {
+        let folder = folder();
+        let place = Place::in_folder(folder.path(), "app.db").every("20ms");
+        let mut process = start(&place, mode);
+        fill(&mut process);
+        is_stored(&place, &mut process);
+        let before = std::fs::read(&place.path).unwrap();
+        process.sql("BEGIN; UPDATE t SET b = zeroblob(900)");
+        process.kill();
+        let after = std::fs::read(&place.path).unwrap();
+        assert_ne!(before, after, "{mode}: the transaction is not in the file, and this shows nothing");
+
+        let mut process = start(&place, mode);
+        let undone = process.sql("SELECT count(*) FROM t WHERE b = zeroblob(900)")[0][0] == 0;
+        assert_eq!(undone, !["OFF", "MEMORY"].contains(&mode), "{mode}: as SQLite has it");
+        is_stored(&place, &mut process);
+        process.sql("UPDATE t SET b = randomblob(300) WHERE id = 7");
+        is_stored(&place, &mut process);
+        process.end();
+    }
+}
