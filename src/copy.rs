@@ -9,7 +9,7 @@ use crate::limits;
 use crate::link;
 use crate::page::{PageSize, Pgno};
 use crate::reader::{self, Start, Walk};
-use crate::spool::{End, Segment, Stat, State, random, sync_folder};
+use crate::spool::{End, Segment, Stat, State, random, sync_beside};
 use crate::wal::{Cursor, Salt};
 use std::collections::HashSet;
 use std::fs::File;
@@ -199,7 +199,7 @@ pub(crate) fn make_durable(db: &Db) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("sync", &journal, e)),
         _ => {}
     }
-    sync_folder(db.path().parent().unwrap_or(Path::new("/")))
+    sync_beside(db.path())
 }
 
 /// A journal with something in it: a transaction that is being written, or one that has to be rolled back.

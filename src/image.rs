@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::page::{PageSize, Pgno};
 use crate::reader::open_wal;
-use crate::spool::{End, Stat, header_hash, random, sync_folder};
+use crate::spool::{End, Stat, header_hash, random, sync_beside};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, Salt, frame_offset};
 use crate::walindex::{IndexHeader, READ0, READERS, backfill, mark_offset, pages_of, pgno_place, read_mark};
 use std::collections::HashMap;
@@ -272,7 +272,7 @@ impl<'a> Snapshot<'a> {
             wal.sync_data().map_err(|e| Error::io("sync", "-wal", e))?;
         }
         self.base.sync().map_err(|e| Error::io("sync", path, e))?;
-        sync_folder(path.parent().unwrap_or(Path::new("/")))
+        sync_beside(path)
     }
 
     /// After the last page: was it held still all the time?

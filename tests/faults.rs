@@ -48,6 +48,8 @@ struct Fault {
     forever: bool,
     mode: &'static str,
     clock: i64,
+    /// The process begins with it: its first open meets it, and its taking over from the one before.
+    fresh: bool,
 }
 
 /// Numbers of Linux.
@@ -93,7 +95,7 @@ impl Bench {
             "database": database, "replica": replica, "then": then, "image": folder.join("image"), "mode": fault.mode,
             "synchronous": if fault.mode == "WAL" { "NORMAL" } else { "FULL" },
             "group": fault.whose as u32, "error": fault.error.1, "at": fault.at, "forever": u32::from(fault.forever),
-            "clock": fault.clock,
+            "clock": fault.clock, "fresh": fault.fresh,
         }));
         let tell = |what: &str| -> ! {
             let log = std::fs::read_to_string(self.root.path().join("driver.log")).unwrap_or_default();
@@ -156,12 +158,12 @@ fn number(name: &str, otherwise: u64) -> u64 {
 /// Every error, once and for good, at some of the operations that it can happen to.
 #[track_caller]
 fn try_all(whose: Whose, modes: &[&'static str], judge: impl Fn(&Fault, &Value)) {
-    let (each, seed) = (number("LITESTREAM_FAULTS", 6), number("LITESTREAM_SEED", 1));
+    let (each, seed) = (number("LITESTREAM_FAULTS", 4), number("LITESTREAM_SEED", 1));
     let (mut bench, mut dice) = (Bench::new(), Dice::new(seed));
     let (mut tried, mut hits) = (0, 0);
     for &mode in modes {
-        for error in ERRORS {
-            let fault = Fault { whose, error, at: 0, forever: false, mode, clock: 0 };
+        for (error, fresh) in ERRORS.into_iter().flat_map(|error| [(error, false), (error, true)]) {
+            let fault = Fault { whose, error, at: 0, forever: false, mode, clock: 0, fresh };
             let could = bench.count(&fault);
             assert!(could > 0, "{fault:?}: nothing that could fail");
             for n in 0..each {
@@ -213,7 +215,8 @@ fn faults_in_sqlites_files_corrupt_nothing_and_store_nothing_uncommitted() {
 fn a_wal_index_that_cannot_be_mapped_once_costs_nothing_stored() {
     let mut bench = Bench::new();
     for at in 1..=3 {
-        bench.run(&Fault { whose: Whose::Sqlite, error: ("ENOMEM", 12), at, forever: false, mode: "WAL", clock: 0 });
+        let error = ("ENOMEM", 12);
+        bench.run(&Fault { whose: Whose::Sqlite, error, at, forever: false, mode: "WAL", clock: 0, fresh: at > 1 });
     }
 }
 
@@ -223,7 +226,8 @@ fn a_wal_index_that_cannot_be_mapped_once_costs_nothing_stored() {
 fn a_clock_that_jumps_loses_nothing_and_times_never_go_back() {
     let mut bench = Bench::new();
     for (clock, mode) in [(FAR, "WAL"), (-FAR, "WAL"), (-FAR, "DELETE"), (-90, "WAL")] {
-        let fault = Fault { whose: Whose::Spool, error: ERRORS[0], at: NEVER, forever: false, mode, clock };
+        let fault =
+            Fault { whose: Whose::Spool, error: ERRORS[0], at: NEVER, forever: false, mode, clock, fresh: false };
         let said = bench.run(&fault);
         assert_eq!(said["errors"], json!([]), "{clock} s: the application saw an error");
         let url = ReplicaUrl::parse(&format!("file://{}", bench.folder().join("replica").display())).unwrap();

@@ -65,7 +65,13 @@ def ended(pid, seconds=30):
     os.kill(pid, signal.SIGKILL)
     raise Exception('child %d hangs' % pid)
 def threads():
-    return sorted(open('/proc/self/task/%s/comm' % t).read().strip() for t in os.listdir('/proc/self/task'))
+    names = []
+    for t in os.listdir('/proc/self/task'):
+        try:
+            names.append(open('/proc/self/task/%s/comm' % t).read().strip())
+        except OSError:
+            pass  # ended since the list was read
+    return sorted(names)
 "#;
 
 /// A folder with a database, a replica, and scripts that work on both.

@@ -100,6 +100,24 @@ const WORKLOADS: &[Workload] = &[
         steps: r#"[["open"], ["sql", "PRAGMA journal_mode=DELETE"], ["sql", "PRAGMA synchronous=FULL"], ["begin"],
             ["n", 30, 0.004], ["sync"], ["n", 20, 0.001], ["close"], ["open"], ["sql", "PRAGMA synchronous=FULL"], ["n", 10, 0.004], ["sync"]]"#,
     },
+    // Not with NORMAL: SQLite says itself that a rollback journal is then not safe against a loss of power.
+    Workload {
+        name: "truncate-full",
+        promise: Promise::AllButLast,
+        interval: "20ms",
+        earlier: None,
+        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=TRUNCATE"], ["sql", "PRAGMA synchronous=FULL"], ["begin"],
+            ["n", 20, 0.004], ["sync"], ["n", 10, 0.001], ["sql", "PRAGMA journal_mode=PERSIST"], ["n", 20, 0.004], ["sync"]]"#,
+    },
+    Workload {
+        name: "wal-exclusive",
+        promise: Promise::Kept,
+        interval: "20ms",
+        earlier: None,
+        steps: r#"[["open"], ["sql", "PRAGMA locking_mode=EXCLUSIVE"], ["sql", "PRAGMA journal_mode=WAL"],
+            ["sql", "PRAGMA synchronous=FULL"], ["sql", "PRAGMA wal_autocheckpoint=12"], ["begin"], ["n", 30, 0.004], ["sync"],
+            ["n", 10, 0.002], ["close"]]"#,
+    },
     Workload {
         name: "first-image",
         promise: Promise::Kept,

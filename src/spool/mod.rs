@@ -260,6 +260,14 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     std::fs::File::open(folder).and_then(|file| file.sync_all()).map_err(|e| Error::io("sync", folder, e))
 }
 
+/// Makes the names beside a database durable. A folder that this user may not read cannot be synced: SQLite, too, goes on.
+pub fn sync_beside(database: &Path) -> Result<()> {
+    match sync_folder(database.parent().unwrap_or(Path::new("/"))) {
+        Err(Error::Io { kind: std::io::ErrorKind::PermissionDenied, .. }) => Ok(()),
+        synced => synced,
+    }
+}
+
 /// Deletes a file; one that is gone is no error.
 pub fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {

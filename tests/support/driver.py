@@ -148,6 +148,7 @@ def after_crash(order):
     """Plain SQLite on a copy, then the extension on the files themselves."""
     path, copy = order["database"], order["copy"]
     said = {"plain": -1, "replica": -1, "step": "replica"}
+    yield said
     if order["replica"]:
         db = connect(f"file:{order['replica']}?vfs=unix")
         said["replica"] = judge(db)
@@ -236,6 +237,8 @@ class Faulty:
 
     def commit(self):
         if not self.known:
+            if self.db is None:
+                self.open()
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             ((self.n,),) = self.db.execute("SELECT n FROM head").fetchall()
@@ -244,7 +247,9 @@ class Faulty:
         self.n += 1
 
     def reopen(self):
-        self.db.close()
+        db, self.db = self.db, None
+        if db:
+            db.close()
         self.open()
 
     def work(self):
@@ -258,9 +263,9 @@ class Faulty:
                 self.db.execute("PRAGMA wal_checkpoint(RESTART)") if self.order["group"] == 1 else None
 
 
-def with_faults(order, control):
-    said = {"step": "begin"}
-    faulty = Faulty(order, said)
+def prepare(order):
+    """A database with six transactions, all stored, and its connection."""
+    faulty = Faulty(order, {})
     faulty.open()
     faulty.db.execute("PRAGMA journal_mode=" + order["mode"])
     begin(faulty.db)
@@ -268,10 +273,30 @@ def with_faults(order, control):
     for _ in range(5):
         faulty.commit()
     sync(faulty.db)
+    return faulty
+
+
+def with_faults(order, control):
+    said = {"step": "begin"}
+    if order["fresh"]:
+        # Another process made it: this one begins with the fault.
+        child = os.fork()
+        if child == 0:
+            prepare(order).db.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        faulty = Faulty(order, said)
+    else:
+        faulty = prepare(order)
+        faulty.said = said
+        said.update(errors=[], slowest=0.0)
     said["step"] = "work"
     yield said
     control.arm(order["error"], order["forever"], order["group"], order["at"])
     control.set_clock(order["clock"])
+    if order["fresh"]:
+        faulty.attempt(faulty.open)
+        faulty.known = False
     faulty.work()
     if order["group"] == 1 and order["forever"] and control.hits():
         # The beat is 100 ms; a worker that backs off says so at once.

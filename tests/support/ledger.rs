@@ -100,6 +100,8 @@ fn junk(connection: &Connection, dice: &mut Dice, page_size: u64) -> rusqlite::R
 /// The number of the newest transaction, or what is wrong with this state.
 pub fn judge(connection: &Connection) -> Result<i64, String> {
     let failed = |e: rusqlite::Error| e.to_string();
+    // One state for all questions: others may commit meanwhile.
+    let _held = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose().map_err(failed)?;
     let check: String = connection.query_row("PRAGMA integrity_check(3)", [], |row| row.get(0)).map_err(failed)?;
     if check != "ok" {
         return Err(format!("integrity_check: {check}"));
