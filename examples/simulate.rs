@@ -53,7 +53,7 @@ fn main() {
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for scene in scenes {
-        println!("{}", row(&scene.name.to_string(), scene.database, &run(scene.clone())));
+        println!("{}", row(scene.name, scene.database, &run(scene.clone())));
     }
     println!("\nNearly all of the price at one commit a second is the PUT of one small file a second: a longer");
     println!("`sync-interval` divides it. A database that nobody writes makes no request at all.\n");

@@ -111,8 +111,8 @@ fn is_absent(path: &Path) {
 fn files_of_a_wrong_length_are_refused() {
     let mut scene = scene();
     let originals = files(&scene.folder.path().join("app.db-replica"));
-    for n in 0..originals.len() {
-        let whole = fs::read(&originals[n]).unwrap();
+    for (n, original) in originals.iter().enumerate() {
+        let whole = fs::read(original).unwrap();
         let lengths = [0, 1, 50, 99, 100, 101, 123, 124, whole.len() / 2, whole.len() - 17, whole.len() - 1];
         for length in lengths.into_iter().filter(|length| *length < whole.len()) {
             let (replica, place) = scene.copy();

@@ -75,7 +75,7 @@ impl World {
             restores: Vec::new(),
             crashed: false,
         };
-        world.now.0 += world.dice.below(7200_000) as i64;
+        world.now.0 += world.dice.below(7_200_000) as i64;
         world.commit();
         world.commit();
         world
