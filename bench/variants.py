@@ -70,6 +70,14 @@ class Control(Plain):
     name, title = "control", "plain again (control)"
 
 
+class Single(Plain):
+    """What the second thread that every other variant has costs plain SQLite."""
+    name, title = "single", "plain SQLite in a process with one thread"
+
+    def arguments(self, database, place, interval):
+        return ["--db", str(database), "--single"]
+
+
 class Ours(Plain):
     name, title = "ours", "litestream-vfs"
     before = after = "SELECT litestream_sync(300)"
