@@ -396,7 +396,7 @@ def main():
     results = json.loads(path.read_text()) if args.only and path.exists() else {"figures": {}}
     bench = Bench(args)
     results.update(date=datetime.date.today().isoformat(), machine=machine(), rounds=bench.rounds,
-                   command=f"make bench{' BENCH_ARGS=--quick' if args.quick else ''}")
+                   command="make bench" + (f" BENCH_ARGS='{' '.join(sys.argv[1:])}'" if sys.argv[1:] else ""))
     try:
         for name in wanted:
             if name in THROUGHPUT:
