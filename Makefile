@@ -11,7 +11,7 @@ RELEASE := target/release
 TOOLS := target/tools
 
 # Suites that take minutes; CI runs them after `make test`. Add a target of your own here.
-LONG_SUITES := test-sqlite test-mptest test-cpython
+LONG_SUITES := test-crash test-sqlite test-mptest test-cpython
 
 .PHONY: help build demo test test-long bench simulate crash lint tools clean-tools $(LONG_SUITES)
 
@@ -34,6 +34,9 @@ test: tools ## Install what the tests need, then run all tests
 
 test-long: ## Run the suites that take minutes: crash trials, SQLite's own tests
 	@if [ -n "$(LONG_SUITES)" ]; then $(MAKE) --no-print-directory --keep-going $(LONG_SUITES); fi
+
+test-crash: ## Kill writers 300 times more than `make test` does, from other seeds
+	LITESTREAM_TRIALS=300 LITESTREAM_SEED=50000 $(CARGO) test --release --workspace --test crash -- --nocapture
 
 test-sqlite: ## Run SQLite's own storage tests with ours as the default VFS, and plain
 	@scripts/packages suites
