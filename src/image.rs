@@ -77,7 +77,7 @@ pub fn header(base: &dyn BaseFile) -> Result<Option<Header>> {
         return Ok(None);
     }
     if !raw.starts_with(MAGIC) {
-        return Err(Error::State(
+        return Err(Error::Corrupt(
             "its first page is no SQLite header (a VFS above `litestream` encrypts it?): such pages cannot be replicated, and nothing is \
              stored; give replica=off"
                 .into(),
