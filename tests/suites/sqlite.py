@@ -18,7 +18,7 @@ import harness
 
 STORAGE = ["wal*", "crash*", "pager*", "lock*", "journal*", "exclusive*", "vacuum*", "backup*", "mmap*", "syscall", "io"]
 # Minutes each, and nothing that the others lack: `--slow` takes them along.
-SLOW = {"backup_ioerr", "backup_malloc", "walcrash3", "walcrash4", "walslow", "walthread", "walbig", "pagerfault"}
+SLOW = {"backup_ioerr", "backup_malloc", "walcrash", "walcrash3", "walcrash4", "walslow", "walthread", "walbig", "pagerfault"}
 LIMIT = 600
 # Not settled yet (docs/suites.md): run by name only.
 OPEN = {"walro2"}
