@@ -210,14 +210,6 @@ impl Conn {
         }
     }
 
-    /// Before `xTruncate` on the database is forwarded.
-    pub fn database_truncating(&mut self, _size: u64) {}
-
-    /// `xOpen` of this database's rollback journal went by (a hot journal or a new one).
-    pub fn journal_opened(&mut self) {
-        self.rollback.journal_opened();
-    }
-
     /// SQLITE_FCNTL_SYNC, before it is forwarded: in rollback modes the transaction is all in the file.
     pub fn sync_coming(&mut self, database: &dyn ReadAt) {
         if self.regions.is_empty() {

@@ -16,7 +16,7 @@ use crate::ltx::{Decoder, FileInfo, Txid};
 use crate::opening::{Patience, elect, fetch, remember, set_aside, set_segments_aside};
 use crate::page::PageSize;
 use crate::plan::{Target, plan};
-use crate::reader::{self, Start, Walk};
+use crate::reader::{self, Start, Walk, suffixed};
 use crate::restore::{self, Options, Rebuilt};
 use crate::settings::{OnConflict, Restore};
 use crate::spool::{End, Link, Stat, State, kept, random, remove, sync_folder};
@@ -347,12 +347,6 @@ fn drop_waiting(db: &Db) -> Result<()> {
         set_aside(&waiting, "-aside")?;
     }
     set_segments_aside(db.spool()).map(drop)
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 // ---- a file without `state` ----

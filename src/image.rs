@@ -8,7 +8,7 @@ use crate::base::{BaseFile, Lock, Region};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::page::{PageSize, Pgno};
-use crate::reader::open_wal;
+use crate::reader::{open_wal, suffixed};
 use crate::spool::{End, Stat, header_hash, random, sync_beside};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, Salt, frame_offset};
 use crate::walindex::{IndexHeader, READ0, READERS, backfill, mark_offset, pages_of, pgno_place, read_mark};
@@ -343,12 +343,6 @@ fn shm_path(database: &Path) -> std::path::PathBuf {
 /// The rollback journal of a database.
 pub fn journal_path(database: &Path) -> std::path::PathBuf {
     suffixed(database, "-journal")
-}
-
-fn suffixed(database: &Path, suffix: &str) -> std::path::PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 #[cfg(test)]

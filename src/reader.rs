@@ -384,7 +384,12 @@ impl ReadAt for WalFile {
 
 /// The `-wal` of a database.
 pub fn wal_path(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-wal");
+    suffixed(database, "-wal")
+}
+
+/// A file beside another, by the suffix to its name.
+pub fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     PathBuf::from(name)
 }

@@ -8,12 +8,13 @@
 use crate::base::ReadAt;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::image::journal_path;
 use crate::leftover;
 use crate::link;
 use crate::page::{PageSize, Pgno};
 use crate::spool::{After, End, Head, Link, Stat, header_hash, random, remove};
 use crate::wal::{Cursor, Salt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Ranges collected before equal ones are folded.
@@ -73,9 +74,6 @@ impl Rollback {
             self.ranges.dedup();
         }
     }
-
-    /// A journal protects what follows.
-    pub(crate) fn journal_opened(&mut self) {}
 
     /// A checkpoint is done: what was written was no commit.
     pub(crate) fn forget(&mut self) {
@@ -157,9 +155,7 @@ impl Rollback {
         if self.dirty || !db.spool().exists() {
             return;
         }
-        let mut journal = db.path().as_os_str().to_owned();
-        journal.push("-journal");
-        if std::fs::metadata(Path::new(&journal)).is_ok_and(|meta| meta.len() > 0) {
+        if std::fs::metadata(journal_path(db.path())).is_ok_and(|meta| meta.len() > 0) {
             return;
         }
         self.dirty = true;

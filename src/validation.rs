@@ -28,8 +28,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Pages between two looks at whether somebody needs the database.
-const PAGES_A_LOOK: u32 = 64;
 /// What the status names as the place of an error.
 const WHAT: &str = "validation";
 
@@ -205,7 +203,7 @@ impl Task {
         let (mut live, mut stored) = (vec![0u8; page_size.bytes()], vec![0u8; page_size.bytes()]);
         let began = Instant::now();
         while next.0 <= commit.min(copy.commit) {
-            if next.0.is_multiple_of(PAGES_A_LOOK) {
+            if next.0.is_multiple_of(limits::PAGES_A_LOOK) {
                 self.go_on()?;
                 if db.turns.is_asked() {
                     return Ok(Slice::Later);

@@ -73,7 +73,6 @@ unsafe extern "C" fn x_write(file: *mut sqlite3_file, buf: *const c_void, n: c_i
 }
 
 unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: i64) -> c_int {
-    database(file).tell((), |conn, _, _| conn.database_truncating(size.max(0) as u64));
     forward!(file, xTruncate, size => SQLITE_IOERR)
 }
 

@@ -8,8 +8,8 @@ use crate::register::Registration;
 use crate::wal_file::{self, Wal};
 use crate::{border, failed, file as database_file, log, sql};
 use libsqlite3_sys::{
-    SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_MAIN_JOURNAL,
-    SQLITE_OPEN_READONLY, SQLITE_OPEN_WAL, sqlite3_file,
+    SQLITE_CANTOPEN, SQLITE_OK, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_DB, SQLITE_OPEN_READONLY, SQLITE_OPEN_WAL,
+    sqlite3_file,
 };
 use litestream_engine::conn::Conn;
 use litestream_engine::registry::{Ask, Door, Opening, Pending};
@@ -45,9 +45,6 @@ pub unsafe fn file(
         } else if flags & SQLITE_OPEN_WAL != 0 {
             open_wal(registration, name, file, flags, got)
         } else {
-            if flags & SQLITE_OPEN_MAIN_JOURNAL != 0 {
-                note_journal(registration, name);
-            }
             base_open(registration, name, file, flags, got)
         }
     }
@@ -198,17 +195,6 @@ unsafe fn open_wal(
             (*database).wal = wal;
         }
         rc
-    }
-}
-
-/// # Safety
-/// `name` is a journal's name from SQLite.
-unsafe fn note_journal(registration: &'static Registration, name: *const c_char) {
-    // SAFETY: the caller's promise; the handle that is found belongs to this connection.
-    unsafe {
-        if let Some(database) = owner(registration, name) {
-            (*database).tell((), |conn, _, _| conn.journal_opened());
-        }
     }
 }
 
