@@ -37,6 +37,14 @@ BY_DESIGN = {
     # The injected error met a read of ours and not SQLite's: the statement did not fail.
     "vacuum3-ioerr-*.3": "got:      [0]",
 }
+# Tests that count the syncs of the whole process: the worker syncs the database file too, on its own thread, before it stores an
+# image. More than expected is ours, fewer never.
+COUNT_SYNCS = ["io-3.2", "io-3.3", "io-4.1", "io-4.2.3", "wal2-14.*.[3-9]", "walmode-1.3", "walmode-3.2"]
+# Syncs of ours within one such test.
+MOST_SYNCS = 4
+# The last act of these is to write into the database file past SQLite (`hexio_write`), perhaps within the tick of the file
+# system's clock in which it was written before: no VFS can see that. Only a file that is damaged now is left out.
+DAMAGE = {"io"}
 
 
 class Result:
@@ -56,8 +64,19 @@ class Result:
 
 def by_design(result):
     """The tests that ours failed as it has to, by name and by what they got."""
-    return {test for test in result.failed for pattern, got in BY_DESIGN.items()
-            if fnmatch.fnmatch(test, pattern) and any(got in line for line in detail(result.run.output, test))}
+    named = {test for test in result.failed for pattern, got in BY_DESIGN.items()
+             if fnmatch.fnmatch(test, pattern) and any(got in line for line in detail(result.run.output, test))}
+    return named | {test for test in result.failed if any(fnmatch.fnmatch(test, pattern) for pattern in COUNT_SYNCS)
+                    and only_more_syncs(detail(result.run.output, test))}
+
+
+def only_more_syncs(lines):
+    """Whether two lists of numbers, expected and got, differ in no more than a few syncs too many."""
+    lists = [[int(word) for word in re.findall(r"\d+", line.split(":", 1)[1])] for line in lines]
+    if len(lists) != 2 or len(lists[0]) != len(lists[1]):
+        return False
+    more = [got - expected for expected, got in zip(*lists) if got != expected]
+    return len(more) == 1 and 0 < more[0] <= MOST_SYNCS
 
 
 def judge(name, plain, ours):
@@ -122,7 +141,7 @@ def main():
 
         def one(side, name):
             run = workspace.run(side, name, [fixture, workspace.folder / "test" / f"{name}.test"], limit, without_sync)
-            compared = harness.compare(workspace, preload, run, LOCK_AT) if side == "ours" else None
+            compared = harness.compare(workspace, preload, run, LOCK_AT, name in DAMAGE) if side == "ours" else None
             return Result(run), compared
 
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
@@ -159,7 +178,7 @@ def main():
               f"compared with their replicas; {time.monotonic() - began:.0f} s in all")
         for problem in problems:
             print(f"FAILED {problem}")
-        print(f"by design: {designed} tests in which an injected error met a read of ours")
+        print(f"by design: {designed} tests in which an injected error met a read of ours, or a sync of ours was counted")
         passed = totals["ours"][0] + compared - totals["ours"][1]
         print(f"test-sqlite: {passed} passed, {len(problems)} failed")
         return 1 if problems else 0
