@@ -98,10 +98,10 @@ const WORKLOADS: &[Workload] = &[
         promise: Promise::Prefix,
         interval: "20ms",
         earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["begin"], ["sync"], ["close"], ["wait", 0.05], ["times", 6, [
-            ["open"], ["small", 2, 0.003], ["sql", "PRAGMA wal_checkpoint"], ["small", 2, 0.003], ["close"], ["wait", 0.04],
-            ["open"], ["small", 1, 0], ["close"]]], ["wait", 0.05], ["open"], ["sql", "PRAGMA journal_mode=DELETE"], ["small", 2, 0.01],
-            ["close"], ["open"], ["sql", "PRAGMA journal_mode=WAL"], ["small", 3, 0.01], ["close"], ["wait", 0.05]]"#,
+        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["begin"], ["sync"], ["close"], ["wait", 0.15], ["times", 6, [
+            ["open"], ["small", 2, 0.003], ["sql", "PRAGMA wal_checkpoint"], ["small", 2, 0.003], ["close"], ["wait", 0.15],
+            ["open"], ["small", 1, 0], ["close"]]], ["wait", 0.15], ["open"], ["sql", "PRAGMA journal_mode=DELETE"], ["small", 2, 0.01],
+            ["close"], ["open"], ["sql", "PRAGMA journal_mode=WAL"], ["small", 3, 0.01], ["close"], ["wait", 0.15]]"#,
     },
     Workload {
         name: "delete-full",
