@@ -10,6 +10,7 @@ mod segment;
 mod stat;
 mod state;
 
+pub use crate::names::{remove, rename, sync_beside};
 pub use kept::Kept;
 pub use links::{End, Link, Links};
 pub use segment::{After, Head, Segment};
@@ -18,6 +19,7 @@ pub use state::{State, kept};
 
 use crate::error::{Error, Result};
 use crate::fault;
+use crate::names::sync_folder;
 use crate::page::Pgno;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -253,32 +255,6 @@ fn writer_lives(name: &str) -> bool {
     let writer =
         name.rsplit('-').nth(1).and_then(|pid| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
     writer.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
-}
-
-/// Makes the names in a folder durable.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    std::fs::File::open(folder).and_then(|file| file.sync_all()).map_err(|e| Error::io("sync", folder, e))
-}
-
-/// Makes the names beside a database durable. A folder that this user may not read cannot be synced: SQLite, too, goes on.
-pub fn sync_beside(database: &Path) -> Result<()> {
-    match sync_folder(database.parent().unwrap_or(Path::new("/"))) {
-        Err(Error::Io { kind: std::io::ErrorKind::PermissionDenied, .. }) => Ok(()),
-        synced => synced,
-    }
-}
-
-/// Deletes a file; one that is gone is no error.
-pub fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("delete", path, e)),
-        _ => Ok(()),
-    }
-}
-
-/// Renames within a folder.
-pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
 }
 
 /// A number that nobody else draws.
