@@ -237,9 +237,9 @@ impl Db {
     }
 
     /// The worker has nothing left: it ends, unless something came meanwhile.
-    pub(crate) fn may_end(&self, forced: bool, last: impl FnOnce()) -> bool {
+    pub(crate) fn may_end(&self, last: impl FnOnce()) -> bool {
         let mut running = lock(&self.running);
-        if !forced && (self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty()) {
+        if self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty() {
             return false;
         }
         last();
@@ -248,7 +248,7 @@ impl Db {
         true
     }
 
-    /// True where there was something to replicate: a worker runs, or ran.
+    /// True while a worker runs, and after one that broke.
     pub(crate) fn has_worked(&self) -> bool {
         self.started.load(Ordering::Acquire)
     }
