@@ -207,10 +207,13 @@ impl Spool {
         Ok(files)
     }
 
-    /// Names of the Segments.
+    fn named(&self, is_one: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+        Ok(self.files()?.iter().filter(|(name, _)| is_one(name)).map(|(name, _)| self.folder.join(name)).collect())
+    }
+
+    /// Paths of the Segments.
     pub fn segments(&self) -> Result<Vec<PathBuf>> {
-        let files = self.files()?;
-        Ok(files.iter().filter(|(name, _)| name.ends_with(SEGMENT)).map(|(name, _)| self.folder.join(name)).collect())
+        self.named(|name| name.ends_with(SEGMENT))
     }
 
     /// Bytes in the folder.
@@ -218,10 +221,9 @@ impl Spool {
         Ok(self.files()?.iter().map(|(_, size)| size).sum())
     }
 
-    /// Names of LTX files that wait to be stored.
+    /// Paths of LTX files that wait to be stored.
     pub fn waiting(&self) -> Result<Vec<PathBuf>> {
-        let files = self.files()?;
-        Ok(files.iter().filter(|(name, _)| name.ends_with(".ltx")).map(|(name, _)| self.folder.join(name)).collect())
+        self.named(|name| name.ends_with(".ltx"))
     }
 
     /// Deletes what writers that died left half-written; the caller is the Leader.
@@ -234,14 +236,9 @@ impl Spool {
         Ok(())
     }
 
-    /// Prepared Segments. Nobody writes one while the caller holds SHARED on the database.
+    /// Paths of prepared Segments. Nobody writes one while the caller holds SHARED on the database.
     pub fn prepared(&self) -> Result<Vec<PathBuf>> {
-        let files = self.files()?;
-        Ok(files
-            .iter()
-            .filter(|(name, _)| name.starts_with(PREPARED))
-            .map(|(name, _)| self.folder.join(name))
-            .collect())
+        self.named(|name| name.starts_with(PREPARED))
     }
 
     /// Makes names in here durable.
