@@ -2,6 +2,8 @@
 //!
 //! SeaweedFS behind a proxy that injects faults, and a bucket in memory for what an honest server cannot show.
 
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/memory.rs"]
 mod memory;
 #[path = "support/proxy.rs"]
@@ -64,16 +66,7 @@ fn one(txid: u64) -> Span {
 }
 
 fn noise(length: usize) -> Bytes {
-    let mut state = 88_172_645_463_325_252u64;
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    Bytes::from(out)
+    Bytes::from(dice::noise(1, length))
 }
 
 fn put(store: &Store, txid: u64, bytes: &Bytes) -> Result<Put, Error> {
