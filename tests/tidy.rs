@@ -45,6 +45,8 @@ const FLOORS: &[(&str, &[&str])] = &[
             "opening",
             "remains",
             "db",
+            "views",
+            "room",
             "conn",
             "rollback",
             "worker",

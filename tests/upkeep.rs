@@ -15,7 +15,6 @@ mod replicated;
 mod servers;
 #[path = "support/stand_in.rs"]
 mod stand_in;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream_engine::clock::Time;

@@ -84,7 +84,7 @@ fn missing_folders_are_made() {
     let scene = Scene::new();
     let deep = scene.path("data/a/b/app.db");
     assert_eq!(run(&["restore", "-o", &deep, &scene.path("replica")]).code, 0);
-    assert!(Path::new(&deep).exists());
+    assert!(fs::read(&deep).unwrap() == fs::read(golden(SET).join("expected/latest.db")).unwrap());
     let nothing = scene.path("data/c/app.db");
     assert_eq!(run(&["restore", "-if-replica-exists", "-o", &nothing, &scene.path("none")]).code, 0);
     assert!(!Path::new(&scene.path("data/c")).exists(), "no backup, no trace");
@@ -118,8 +118,10 @@ fn mistakes_are_refused_in_known_words() {
     assert!(with(&["-paralelism", "2"]).starts_with("Error: flag provided but not defined: -paralelism"));
     assert!(refused(&["restore", "-o"]).contains("argument: -o"));
     assert_eq!(refused(&["resore"]), "Error: litestream-vfs resore: unknown command");
-    assert_eq!(refused(&["restore", "-o", &out, "ftp://host/x"]).split(':').next(), Some("Error"));
-    assert!(refused(&[]).starts_with("Error: "));
+    let text = refused(&["restore", "-o", &out, "ftp://host/x"]);
+    assert!(text.starts_with("Error: ") && text.contains("ftp"), "{text}");
+    let text = refused(&[]);
+    assert!(text.starts_with("Error: ") && text.contains("command"), "{text}");
     assert_eq!(scene.data(), [""; 0]);
     for help in [&["help"][..], &["-h"], &["--help"], &["restore", "-h"], &["-help"]] {
         let done = run(help);
