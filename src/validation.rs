@@ -58,7 +58,9 @@ impl Validation {
         let Some(interval) = self.interval else { return };
         if let Some(job) = self.job.take_if(|job| job.is_finished()) {
             self.next = Instant::now() + interval;
-            let found = job.join().unwrap_or_else(|_| Err(Error::State("its thread panicked".into())));
+            let found = job
+                .join()
+                .unwrap_or_else(|_| Err(Error::State("its thread panicked (a defect: please report it)".into())));
             take_up(site.db, found);
         }
         if self.job.is_some() || Instant::now() < self.next {

@@ -247,7 +247,9 @@ fn with_threads(threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Resul
         let others: Vec<_> = (1..threads).map_while(spawn).collect();
         let mut result = work();
         for other in others {
-            let theirs = other.join().unwrap_or_else(|_| Err(Error::State("a thread of the restore panicked".into())));
+            let theirs = other.join().unwrap_or_else(|_| {
+                Err(Error::State("a thread of the restore panicked (a defect: please report it)".into()))
+            });
             result = result.and(theirs);
         }
         result
