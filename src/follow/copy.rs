@@ -145,8 +145,8 @@ impl LocalCopy {
 
     fn header(&self) -> Result<[u8; HEADER]> {
         let mut header = [0u8; HEADER];
-        self.read(&mut header, 0)?;
-        if &header[..16] != MAGIC {
+        // A file that is shorter than a header is no database either.
+        if self.size()? < HEADER as u64 || self.read(&mut header, 0).map(|()| &header[..16] != MAGIC)? {
             return Err(Error::State(format!(
                 "{} is no database that can be followed (it may be encrypted)",
                 self.path.display()
