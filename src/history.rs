@@ -123,10 +123,7 @@ impl History {
     /// Takes up what was done and begins what is due. Costs nothing where it is not time.
     pub(crate) fn turn(&mut self, site: &Site<'_>, now: Time) {
         if let Some(job) = self.job.take_if(|job| job.thread.is_finished()) {
-            let result = job
-                .thread
-                .join()
-                .unwrap_or_else(|_| Err(Error::State("its thread panicked (a defect: please report it)".into())));
+            let result = job.thread.join().unwrap_or_else(|_| Err(Error::State("its thread panicked".into())));
             self.take_up(site, &job.work, result, now);
         }
         if self.job.is_some() || self.next.is_none_or(|next| now < next) {
