@@ -3,7 +3,7 @@
 //! object_store turns on crc-fast's C interface, whose functions rustc then exports from our library; SQLite loads
 //! extensions for all the process to see. A version script that names them as local takes them out. Only LLD,
 //! which rustc uses on x86-64 Linux, accepts a second script beside rustc's own; elsewhere they stay, and do
-//! no harm. `tests/extension.rs` looks at what is exported.
+//! no harm. `tests/doors.rs` looks at what is exported.
 
 use std::path::Path;
 

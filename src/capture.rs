@@ -121,8 +121,9 @@ pub struct ChainEnd {
     pub repeats: u32,
 }
 
-/// Follows the chain of checksums from `start` (the start of the file where it is of another life). Sound only where nobody else can write: under
-/// EXCLUSIVE, or where the end is known to be committed. `None` where the file holds no commit after `start`.
+/// Follows the chain of checksums from `start` (the start of the file where it is of another life). Sound only where
+/// nobody else can write: under EXCLUSIVE, or where the end is known to be committed. `None` where the file holds no
+/// commit after `start`.
 pub fn chain(wal: &dyn ReadAt, start: Option<Cursor>) -> Result<Option<ChainEnd>> {
     chain_up_to(wal, start, u32::MAX)
 }

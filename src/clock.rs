@@ -1,6 +1,6 @@
 //! Points in time, in milliseconds, as LTX headers and object metadata hold them.
 //!
-//! Only the worker and the doors call [`Time::now`]; everything else takes a `Time` as an argument.
+//! Decisions and formats take a `Time` as an argument; only what acts reads the clock, by [`Time::now`].
 
 use crate::error::{Error, Result};
 use chrono::{DateTime, SecondsFormat, Utc};

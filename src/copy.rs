@@ -53,7 +53,7 @@ impl Copying {
     pub(crate) fn begin(db: &Db, base: &dyn BaseFile, state: &mut State) -> Result<Option<Copying>> {
         let Some(header) = still(db, base)? else { return Ok(None) };
         let begun = (|| {
-            let stat = Stat::of(db.path())?.ok_or_else(|| Error::State("the database is gone".into()))?;
+            let stat = Stat::of(db.path())?.ok_or_else(|| Error::State(format!("{} is gone", db.path().display())))?;
             let links = db.spool().links()?;
             let known = link::newest_end(Some(state), &links).filter(|end| end.header == header.hash);
             if image::recent(&stat) && known.is_none_or(|end| end.stat != stat) {

@@ -1,6 +1,7 @@
 //! One replicated database in this process, shared by its connections and its worker.
 //!
-//! Holds what crosses threads: the channel of Txns, the mapped wal-indexes, the report that status shows.
+//! Holds what crosses threads: the channel of Txns, the mapped wal-indexes (`views`), the Spool's room, the report that
+//! status shows.
 //! Lives as long as the process: closing the last connection does not end it.
 
 use crate::base::{BaseVfs, Region};
@@ -14,12 +15,13 @@ use crate::limits;
 use crate::ltx::Txid;
 use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
+use crate::room::Room;
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
 use crate::turns::Turns;
+use crate::views::Views;
 use crate::wal::Cursor;
-use crate::walindex::IndexHeader;
 use crate::way::Way;
 use crate::worker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -27,7 +29,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+pub use crate::views::Look;
 
 /// One committed transaction, or several: Cursors are cumulative.
 #[derive(Debug, Clone, Copy)]
@@ -38,19 +42,6 @@ pub struct Txn {
     pub commit: u32,
     /// When it was handed over.
     pub time: Time,
-}
-
-/// What the wal-index says now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// No connection of this process has it mapped.
-    Blind,
-    /// SQLite has to recover it first, or it is being written.
-    Untrusted,
-    /// The WAL holds nothing: the file alone is the database.
-    Empty,
-    /// Commits up to here.
-    Commits(Target),
 }
 
 /// Where the database and its replica are, and how both are reached.
@@ -99,8 +90,7 @@ pub struct Db {
     pub(crate) stored_as_given: OnceLock<bool>,
     /// Requests that wake the worker at once.
     pub(crate) calls: (Sender<()>, Receiver<()>),
-    views: Mutex<Vec<(u64, Arc<dyn Region>)>>,
-    exclusive: Mutex<Option<Target>>,
+    views: Views,
     closing: Mutex<Option<(Cursor, u32, u32)>>,
     connections: AtomicUsize,
     next_connection: AtomicU64,
@@ -113,7 +103,7 @@ pub struct Db {
     pub(crate) report: Report,
     running: Mutex<bool>,
     started: AtomicBool,
-    spool_bytes: Mutex<(u64, Option<Instant>)>,
+    room: Room,
     /// What the last Leader of this process knew of the replica, and the `state` then.
     upkeep: Mutex<Option<(Option<State>, History)>>,
 }
@@ -135,8 +125,7 @@ impl Db {
             forget: AtomicBool::new(false),
             txns: bounded(limits::CHANNEL_TXNS),
             calls: bounded(1),
-            views: Mutex::default(),
-            exclusive: Mutex::default(),
+            views: Views::default(),
             closing: Mutex::default(),
             connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(0),
@@ -145,7 +134,7 @@ impl Db {
             way: Way::new(),
             running: Mutex::default(),
             started: AtomicBool::new(false),
-            spool_bytes: Mutex::default(),
+            room: Room::default(),
             upkeep: Mutex::default(),
         }
     }
@@ -199,19 +188,14 @@ impl Db {
 
     /// A connection has the wal-index mapped.
     pub(crate) fn show(&self, connection: u64, region: Arc<dyn Region>) {
-        let mut views = lock(&self.views);
-        let first = views.is_empty();
-        views.retain(|(id, _)| *id != connection);
-        views.push((connection, region));
-        drop(views);
-        if first {
+        if self.views.show(connection, region) {
             self.call();
         }
     }
 
     /// A connection is about to unmap.
     pub(crate) fn hide(&self, connection: u64) {
-        lock(&self.views).retain(|(id, _)| *id != connection);
+        self.views.hide(connection);
     }
 
     /// A statement ran: there may be something to replicate.
@@ -237,9 +221,9 @@ impl Db {
     }
 
     /// The worker has nothing left: it ends, unless something came meanwhile.
-    pub(crate) fn may_end(&self, forced: bool, last: impl FnOnce()) -> bool {
+    pub(crate) fn may_end(&self, last: impl FnOnce()) -> bool {
         let mut running = lock(&self.running);
-        if !forced && (self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty()) {
+        if self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty() {
             return false;
         }
         last();
@@ -248,7 +232,7 @@ impl Db {
         true
     }
 
-    /// True where there was something to replicate: a worker runs, or ran.
+    /// True while a worker runs, and after one that broke.
     pub(crate) fn has_worked(&self) -> bool {
         self.started.load(Ordering::Acquire)
     }
@@ -276,7 +260,7 @@ impl Db {
 
     /// Exclusive locking mode has no wal-index: its connection says how far it is.
     pub(crate) fn set_exclusive(&self, target: Option<Target>) {
-        *lock(&self.exclusive) = target;
+        self.views.set_exclusive(target);
     }
 
     /// What EXCLUSIVE found at the WAL's end: the End that is written when the WAL goes.
@@ -309,23 +293,12 @@ impl Db {
 
     /// What the wal-index says now.
     pub(crate) fn look(&self) -> Look {
-        if let Some(target) = *lock(&self.exclusive) {
-            return Look::Commits(target);
-        }
-        let views = lock(&self.views);
-        let Some((_, region)) = views.last() else { return Look::Blind };
-        let Some(header) = IndexHeader::look(&**region) else { return Look::Untrusted };
-        match (header.cursor(), header.page_size) {
-            (Some(cursor), Some(page_size)) => Look::Commits(Target { cursor, commit: header.pages, page_size }),
-            _ => Look::Empty,
-        }
+        self.views.look()
     }
 
     /// The wal-index's count of commits and the frame up to which it counts, for proofs of continuity.
     pub(crate) fn change(&self) -> Option<(u32, u32)> {
-        let views = lock(&self.views);
-        let header = views.last().and_then(|(_, region)| IndexHeader::look(&**region));
-        header.map(|header| (header.change, header.mx_frame))
+        self.views.change()
     }
 
     /// True where the database was in a rollback-journal mode when it was last looked at.
@@ -348,24 +321,17 @@ impl Db {
     /// Bytes that a Segment may take now; `database` is the database's size in bytes.
     pub(crate) fn room(&self, database: u64) -> u64 {
         let set = self.replica().and_then(|replica| replica.settings.spool_limit);
-        let limit = set.unwrap_or_else(|| limits::SPOOL.max(database));
-        limit.saturating_sub(self.spool_bytes())
+        self.room.left(&self.spool, set, database)
     }
 
     /// Bytes in the Spool, measured at most once a second.
     pub(crate) fn spool_bytes(&self) -> u64 {
-        let mut known = lock(&self.spool_bytes);
-        if known.1.is_none_or(|when| when.elapsed() > limits::MEASURE_SPOOL)
-            && let Ok(bytes) = self.spool.bytes()
-        {
-            *known = (bytes, Some(Instant::now()));
-        }
-        known.0
+        self.room.used(&self.spool)
     }
 
     /// A Segment was written.
     pub(crate) fn saved(&self, bytes: u64) {
-        lock(&self.spool_bytes).0 += bytes;
+        self.room.took(bytes);
     }
 
     /// What a WAL reset would lose cannot be saved: the reset has to wait, up to a hard limit on the WAL.

@@ -4,6 +4,7 @@
 //!
 //! A store that cannot be reached keeps nobody from a file that is there.
 
+use crate::aside::{set_aside, set_segments_aside};
 use crate::base::{BaseFile, Lock};
 use crate::db::{Db, Replica};
 use crate::error::{Error, Result};
@@ -13,13 +14,14 @@ use crate::kinship::{first_page, strangers};
 use crate::limits;
 use crate::local::Local;
 use crate::ltx::{Decoder, FileInfo, Txid};
-use crate::opening::{Patience, elect, fetch, remember, set_aside, set_segments_aside};
+use crate::names::{remove, sync_folder};
+use crate::opening::{Patience, elect, fetch, remember};
 use crate::page::PageSize;
 use crate::plan::{Target, plan};
 use crate::reader::{self, Start, Walk, suffixed};
 use crate::restore::{self, Options, Rebuilt};
 use crate::settings::{OnConflict, Restore};
-use crate::spool::{End, Link, Stat, State, kept, random, remove, sync_folder};
+use crate::spool::{End, Link, Stat, State, kept, random};
 use crate::store::Store;
 use crate::uploader::{self, Outgoing};
 use crate::wal::{Cursor, Salt};
@@ -71,14 +73,11 @@ struct Ahead {
 
 fn look(db: &Arc<Db>, replica: &Replica, state: &State) -> Result<()> {
     let (spool, settings) = (db.spool(), &replica.settings);
-    match db.leadership.hold(spool) {
-        Ok(true) => db.leadership.resign(),
-        // Another process leads: what the store has is its. Or it brings this file forward: that is waited for.
-        Ok(false) => return elect(&db.restoring, spool, settings.open_timeout).map(drop),
-        Err(e) => {
-            db.note("spool", &e);
-            return Ok(());
-        }
+    match is_led_elsewhere(db) {
+        Some(false) => {}
+        // What the store has is that process's. Or it brings this file forward: that is waited for.
+        Some(true) => return elect(&db.restoring, spool, settings.open_timeout).map(drop),
+        None => return Ok(()),
     }
     if ahead(db, replica, state)?.is_none() || settings.on_conflict == OnConflict::KeepLocal {
         return Ok(());
@@ -367,7 +366,7 @@ fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
     };
     // Somebody of this machine began meanwhile: leads, or has left word.
     let spool = db.spool();
-    if db.has_worked() || (spool.exists() && (is_led_elsewhere(db) || spool.state()?.is_some())) {
+    if db.has_worked() || (spool.exists() && (is_led_elsewhere(db) != Some(false) || spool.state()?.is_some())) {
         return Ok(());
     }
     let base = db.base().open_database(db.path(), true).map_err(|e| Error::io("open", db.path(), e))?;
@@ -386,17 +385,17 @@ fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Another process leads: what the store has is its.
-fn is_led_elsewhere(db: &Db) -> bool {
+/// Does another process lead? `None` where the Spool cannot tell, which the status says then.
+fn is_led_elsewhere(db: &Db) -> Option<bool> {
     match db.leadership.hold(db.spool()) {
         Ok(true) => {
             db.leadership.resign();
-            false
+            Some(false)
         }
-        Ok(false) => true,
+        Ok(false) => Some(true),
         Err(e) => {
             db.note("spool", &e);
-            true
+            None
         }
     }
 }

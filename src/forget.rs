@@ -1,9 +1,9 @@
 //! A new database under the name of a deleted one: nothing that the Spool or a Leader knows of the old one may prove
 //! anything of the new one. What is in the Store stays restorable.
 
+use crate::aside::set_segments_aside;
 use crate::db::Db;
 use crate::error::Result;
-use crate::opening::set_segments_aside;
 use crate::spool::{Link, State};
 use std::sync::atomic::Ordering;
 

@@ -179,12 +179,11 @@ impl History {
         let noted = result.and_then(|done| {
             match (work, done) {
                 (_, Done::Learnt(listing)) => {
-                    let since: Vec<_> = self.manifest.files().cloned().collect();
-                    let known: Vec<FileInfo> = listing;
-                    self.manifest = Manifest::learnt(known);
+                    let before = std::mem::replace(&mut self.manifest, Manifest::learnt(listing));
+                    // What was stored while the listing was under way.
                     let newest = self.manifest.newest().map(|info| info.span.max).unwrap_or_default();
-                    for held in since.into_iter().filter(|held| held.span().min > newest) {
-                        self.manifest.add(held.info, held.known);
+                    for held in before.files().filter(|held| held.span().min > newest) {
+                        self.manifest.add(held.info.clone(), held.known);
                     }
                 }
                 (Work::Merge(merge), Done::Merged(merged)) => self.merged(merge, &merged, now)?,

@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 // ground
+pub mod base;
 pub mod clock;
 pub mod error;
 pub mod fault;
 pub mod limits;
+mod names;
 
 // formats
 pub mod ltx;
@@ -19,7 +21,6 @@ pub mod wal;
 pub mod walindex;
 
 // places
-pub mod base;
 pub mod spool;
 pub mod store;
 
@@ -31,18 +32,16 @@ pub mod plan;
 pub mod settings;
 
 // jobs
+mod aside;
 pub mod capture;
 pub mod compactor;
-mod copy;
 pub mod follow;
 pub mod image;
 mod kinship;
-pub mod leader;
 mod leftover;
 pub mod reader;
 pub mod restore;
 pub mod retention;
-mod rollback;
 pub mod uploader;
 pub mod verify;
 
@@ -50,19 +49,25 @@ pub mod verify;
 mod below;
 mod board;
 pub mod conn;
+mod copy;
 pub mod db;
 mod existing;
 mod finding;
 mod forget;
 mod held;
 mod history;
+pub mod leader;
 mod leading;
 mod local;
 mod opening;
 pub mod registry;
+mod remains;
 pub mod report;
 mod rest;
+mod rollback;
+mod room;
 mod turns;
 mod validation;
+mod views;
 mod way;
 mod worker;

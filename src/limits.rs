@@ -29,7 +29,7 @@ pub const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// Threads of the runtime for name lookups, which block.
 pub const BLOCKING_THREADS: usize = 2;
 
-/// Idle connections kept to one host, and for how long.
+/// Idle connections kept to one host.
 pub const IDLE_CONNECTIONS: usize = 8;
 /// How long an idle connection is kept.
 pub const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ pub const MAX_PARTS: u64 = 10_000;
 /// Parts of one upload in flight.
 pub const PARTS_IN_FLIGHT: usize = 2;
 
-/// Bytes of one ranged GET of a stream, and how many run ahead of the reader.
+/// Bytes of one ranged GET of a stream.
 pub const STREAM_CHUNK: u64 = 2 << 20;
 /// Ranged GETs of one stream that run ahead of its reader.
 pub const STREAM_AHEAD: usize = 4;

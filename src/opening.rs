@@ -1,27 +1,28 @@
-//! What happens before the base VFS opens a database: a missing file is restored. A file that is there is `existing`'s.
+//! What happens before the base VFS opens a database: a missing file is restored. A file that is there is `existing`'s,
+//! what a missing one left in its Spool is `remains`'.
 //!
 //! A restored database is complete and verified, or absent. An unreachable replica is never an empty database.
 
+use crate::aside::set_aside;
 use crate::base::Lock;
-use crate::capture;
 use crate::clock::Time;
 use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
 use crate::existing::existing;
 use crate::forget::forget;
 use crate::history;
+use crate::image::MAGIC;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
-use crate::page::PageSize;
-use crate::reader::Target;
-use crate::reader::{self, Start, Walk};
+use crate::names::{remove, sync_folder};
+use crate::reader::suffixed;
 use crate::registry::Ask;
+use crate::remains;
 use crate::restore::{self, Options, Rebuilt};
 use crate::settings::Restore;
-use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random, remove, sync_folder};
+use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random};
 use crate::store::Store;
-use crate::uploader::{self, Encoded, Outgoing, Source, encode, needs_snapshot};
 use crate::wal::{Cursor, Salt};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::File;
@@ -34,8 +35,6 @@ use std::time::{Duration, Instant};
 
 /// Name of the marker that stands while an empty file is being filled.
 const FILLING: &str = "restoring";
-/// What a database begins with.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Time after which a restore is worth a line on stderr.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 /// Bytes copied at a time into an empty file.
@@ -184,13 +183,11 @@ fn progress_of_others(spool: &Spool) -> Option<(u64, i64)> {
 /// Restores to the path of the database, where nothing stands.
 fn restore_here(db: &Db, replica: &Replica, patience: &mut Patience) -> Result<()> {
     let store = replica.store(replica.settings.open_timeout)?;
-    store_leftovers(db, &store)?;
+    remains::store(db, &store)?;
     let (new, restored) = fetch(db, replica, &store, patience)?;
     let placed = (|| {
         for suffix in ["-wal", "-shm", "-journal"] {
-            let mut stale = db.path().as_os_str().to_owned();
-            stale.push(suffix);
-            set_aside(Path::new(&stale), "-stale")?;
+            set_aside(&suffixed(db.path(), suffix), "-stale")?;
         }
         remember(db, replica, &store, &new, &restored)?;
         renameat_with(CWD, &new, CWD, db.path(), RenameFlags::NOREPLACE)
@@ -205,12 +202,7 @@ fn restore_here(db: &Db, replica: &Replica, patience: &mut Patience) -> Result<(
 }
 
 /// Restores into a file of the Spool.
-pub(crate) fn fetch(
-    db: &Db,
-    replica: &Replica,
-    store: &Store,
-    patience: &mut Patience,
-) -> Result<(std::path::PathBuf, Rebuilt)> {
+pub(crate) fn fetch(db: &Db, replica: &Replica, store: &Store, patience: &mut Patience) -> Result<(PathBuf, Rebuilt)> {
     let settings = &replica.settings;
     let new = db.spool().temporary("restore");
     let began = Instant::now();
@@ -294,133 +286,6 @@ pub(crate) fn remember(db: &Db, replica: &Replica, store: &Store, file: &Path, r
     db.spool().set_state(&mut state)?;
     db.spool().link(db.spool().links()?.newest(), &Link::End(end))?;
     db.spool().sync()
-}
-
-/// What the Spool still holds of a database that is gone is stored first, or set aside and named.
-fn store_leftovers(db: &Db, store: &Store) -> Result<()> {
-    let spool = db.spool();
-    let Some(state) = spool.state()? else { return name_segments_aside(spool) };
-    // This process's own worker notices that the file is gone, and ends.
-    let began = Instant::now();
-    while db.has_worked() && began.elapsed() < limits::GIVE_WAY {
-        db.call();
-        std::thread::sleep(limits::BLINK);
-    }
-    if db.has_worked() || !db.leadership.hold(spool)? {
-        return Ok(()); // a Leader with the deleted file still open stores what it has
-    }
-    let stored = store_what_waits(db, store, state);
-    db.leadership.resign();
-    stored.and_then(|()| name_segments_aside(spool))
-}
-
-/// The same, as the Leader.
-fn store_what_waits(db: &Db, store: &Store, mut state: State) -> Result<()> {
-    let spool = db.spool();
-    let found = Outgoing::found(spool)?;
-    let next = found.iter().rfind(|waiting| waiting.txid == state.txid.next());
-    let listing = history::list(store)?;
-    let beyond = uploader::beyond(store, &listing, state.txid, next)?;
-    if beyond.is_some() || !listing.iter().any(|file| file.span.max >= state.txid) {
-        // Another writer went on from what this machine stored, or the replica was emptied: its line ends here.
-        log::warn!(target: "litestream", "{}: what {} holds and was never stored does not continue the replica, which is another one by now: it is set aside there",
-            db.path().display(), spool.folder().display());
-        for waiting in found {
-            set_aside(&waiting.path, "-aside")?;
-        }
-        return Ok(());
-    }
-    for waiting in found {
-        if waiting.txid == state.txid.next() {
-            waiting.put(store)?;
-            state.txid = waiting.txid;
-            state.cursor = Some(waiting.to);
-            state.commit = waiting.commit;
-            state.page_size = waiting.page_size.get();
-            state.time = waiting.time;
-            state.image = None;
-            spool.set_state(&mut state)?;
-        }
-        remove(&waiting.path)?;
-    }
-    if let (Some(cursor), Ok(page_size)) = (state.cursor, PageSize::new(state.page_size)) {
-        let start = Start::Stored { cursor, commit: state.commit, page_size };
-        store_tail(db, store, &mut state, start)?;
-    }
-    Ok(())
-}
-
-/// Segments, and the WAL that was left: all who wrote it are gone, so its chain is what SQLite would recover.
-fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result<()> {
-    let wal = reader::open_wal(db.wal())?.map(|(file, _)| file);
-    let chain = match wal {
-        Some(file) => capture::chain(&reader::WalFile(file), None)?,
-        None => None,
-    };
-    let target = chain.map(|end| Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size });
-    let mut segments = reader::segments(db.spool())?;
-    let walked = reader::walk(start, &mut segments, &db.spool().links()?, target.as_ref(), db.wal())?;
-    let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
-    if pending.is_empty() || pending.more || needs_snapshot(&pending) {
-        return Ok(());
-    }
-    let time = Time::now().max(Time(state.time.0 + 1));
-    let encoded = encode(db.spool(), &pending, state.txid.next(), time, state.commit, &Source::Zeros)?;
-    if let Encoded::Done(outgoing) = encoded {
-        outgoing.put(store)?;
-        log::warn!(target: "litestream", "{}: {} held commits that were not stored yet; they are now, as {}",
-            db.path().display(), db.spool().folder().display(), outgoing.txid);
-        state.txid = outgoing.txid;
-        state.cursor = Some(outgoing.to);
-        state.time = outgoing.time;
-        db.spool().set_state(state)?;
-        for segment in &pending.segments {
-            remove(&segment.path)?;
-        }
-        remove(&outgoing.path)?;
-    }
-    Ok(())
-}
-
-/// Segments of a database that is gone; how many.
-pub(crate) fn set_segments_aside(spool: &Spool) -> Result<usize> {
-    let mut count = 0;
-    for path in spool.segments()? {
-        count += usize::from(rename_aside(&path, "-aside")?.is_some());
-    }
-    Ok(count)
-}
-
-/// One line for all of them.
-fn name_segments_aside(spool: &Spool) -> Result<()> {
-    let count = set_segments_aside(spool)?;
-    if count > 0 {
-        log::warn!(target: "litestream", "{}: {count} Segments of a database that is gone were moved aside there (*-aside-*): they continue nothing that is stored", spool.folder().display());
-    }
-    Ok(())
-}
-
-/// Renames what stands in the way, and says so where it holds something.
-pub(crate) fn set_aside(path: &Path, why: &str) -> Result<()> {
-    if let Some(aside) = rename_aside(path, why)? {
-        log::warn!(target: "litestream", "{} was moved aside to {}", path.display(), aside.display());
-    }
-    Ok(())
-}
-
-/// The new name of a file that holds something; an empty one is deleted.
-fn rename_aside(path: &Path, why: &str) -> Result<Option<PathBuf>> {
-    let Some(stat) = Stat::of(path)? else { return Ok(None) };
-    if stat.size == 0 {
-        return remove(path).map(|()| None);
-    }
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!("{why}-{}", Time::now().0));
-    match std::fs::rename(path, &aside) {
-        // Stored meanwhile, and removed by the Leader.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        moved => moved.map(|()| Some(aside.into())).map_err(|e| Error::io("move aside", path, e)),
-    }
 }
 
 /// An empty file cannot be replaced (another process may have it open), so it is filled under EXCLUSIVE: all but

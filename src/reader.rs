@@ -156,14 +156,11 @@ impl Pending {
         let mut old = std::mem::take(&mut self.pages).into_iter().peekable();
         let mut fresh = order.into_iter().peekable();
         while let Some((pgno, _, mut place)) = fresh.next() {
-            while let Some(&(next, _, newer)) = fresh.peek().filter(|(next, _, _)| *next == pgno) {
-                debug_assert_eq!(next, pgno);
+            while let Some((_, _, newer)) = fresh.next_if(|(next, _, _)| *next == pgno) {
                 place = newer;
-                fresh.next();
             }
-            while let Some(&(before, kept)) = old.peek().filter(|(before, _)| *before < pgno) {
-                newest.push((before, kept));
-                old.next();
+            while let Some(kept) = old.next_if(|(before, _)| *before < pgno) {
+                newest.push(kept);
             }
             old.next_if(|(same, _)| *same == pgno);
             newest.push((pgno, place));

@@ -3,20 +3,20 @@
 //! One registry lives per process life: after a fork the extension makes a new one in the child and leaks
 //! the parent's, so no lock that a parent's thread held is ever waited for.
 
-use crate::base::{BaseVfs, ReadAt};
+use crate::base::BaseVfs;
 use crate::conn::Conn;
 use crate::db::{Db, Place, lock};
 use crate::error::{Error, Result};
 use crate::opening;
 use crate::settings::{Choice, Origin, Settings};
-
-pub use crate::settings::Door;
 use crate::spool::{Spool, Stat};
 use crate::store::Io;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+pub use crate::settings::Door;
 
 /// What `xOpen` of a main database asks.
 pub struct Ask<'a> {
@@ -52,7 +52,7 @@ pub struct Pending {
 
 impl Pending {
     /// The base VFS opened the file.
-    pub fn connect(self, _database: &dyn ReadAt) -> Conn {
+    pub fn connect(self) -> Conn {
         if self.db.replicates()
             && let Err(e) = self.db.spool().create()
         {

@@ -17,7 +17,7 @@ use crate::page::{PageSize, Pgno};
 use crate::plan::{Target, onward};
 use crate::reader::{self, Start, Walk};
 use crate::restore::{self, Options};
-use crate::spool::{random, remove};
+use crate::spool::{Kept, random, remove};
 use crate::store::Store;
 use std::collections::HashSet;
 use std::fs::File;
@@ -58,7 +58,9 @@ impl Validation {
         let Some(interval) = self.interval else { return };
         if let Some(job) = self.job.take_if(|job| job.is_finished()) {
             self.next = Instant::now() + interval;
-            let found = job.join().unwrap_or_else(|_| Err(Error::State("its thread panicked".into())));
+            let found = job
+                .join()
+                .unwrap_or_else(|_| Err(Error::State("its thread panicked (a defect: please report it)".into())));
             take_up(site.db, found);
         }
         if self.job.is_some() || Instant::now() < self.next {
@@ -119,12 +121,7 @@ enum Slice {
 
 impl Task {
     fn run(&self) -> Result<Checked> {
-        let folder = self.db.spool().path("history");
-        match std::fs::create_dir(&folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io("create", &folder, e)),
-            _ => {}
-        }
-        let out = folder.join(format!("validation-{:016x}", random()));
+        let out = Kept::folder_of(self.db.spool())?.join(format!("validation-{:016x}", random()));
         check_room("a validation", &out, self.database)?;
         let checked = self.check(&out);
         remove(&out)?;

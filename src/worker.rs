@@ -105,14 +105,14 @@ impl<'a> Worker<'a> {
                     }
                     if !is_busy {
                         self.rest();
-                        if self.end(false) {
+                        if self.end() {
                             return;
                         }
                     }
                     None
                 }
                 Ok(Turn::Following) => {
-                    if self.db.connections() == 0 && self.end(false) {
+                    if self.db.connections() == 0 && self.end() {
                         return;
                     }
                     None
@@ -121,7 +121,7 @@ impl<'a> Worker<'a> {
                     let gone = Error::State(format!("{} is gone", self.db.path().display()));
                     self.db.report.fail(ticket, &gone);
                     self.db.report.phase(Phase::Waiting("the database file is gone".into()));
-                    if self.end(false) {
+                    if self.end() {
                         return;
                     }
                     None
@@ -132,7 +132,7 @@ impl<'a> Worker<'a> {
                 }
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
-                    if matches!(e, Error::Conflict(_)) && self.end(false) {
+                    if matches!(e, Error::Conflict(_)) && self.end() {
                         return;
                     }
                     // A file that a transaction was being written to, or a crash tore, heals by its journal only.
@@ -225,11 +225,11 @@ impl<'a> Worker<'a> {
     fn follow(&mut self, ticket: u64, awaited: bool) -> Result<Turn> {
         if let Some(state) = self.db.spool().state()? {
             self.db.report.stored(state.txid, state.cursor, true);
-            if awaited && Leading::all_is_stored(self.db, &state)? {
+            let stored = Leading::all_is_stored(self.db, &state)?;
+            if awaited && stored {
                 self.db.report.done(ticket);
             }
             // What others commit is noticed here, so that the lag counts for it too.
-            let stored = Leading::all_is_stored(self.db, &state)?;
             self.oldest = if stored { None } else { self.oldest.or(Some(Time::now())) };
             self.db.report.oldest(self.oldest);
         }
@@ -264,13 +264,13 @@ impl<'a> Worker<'a> {
     }
 
     /// Ends the thread where nothing is left to do.
-    fn end(&mut self, forced: bool) -> bool {
-        if self.db.connections() > 0 && !forced {
+    fn end(&mut self) -> bool {
+        if self.db.connections() > 0 {
             return false;
         }
         // The lock goes before the next worker of this process may begin: fcntl does not part the two.
         let db = self.db;
-        db.may_end(forced, || self.stop_leading())
+        db.may_end(|| self.stop_leading())
     }
 
     /// Lets another process lead.

@@ -8,27 +8,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/crew.rs"]
-mod crew;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/hand.rs"]
-mod hand;
-#[path = "support/ledger.rs"]
-mod ledger;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/proxy.rs"]
-mod proxy;
-#[path = "support/remote.rs"]
-mod remote;
-#[path = "support/stand_in.rs"]
-mod stand_in;
+#[path = "support/members.rs"]
+mod members;
 mod support;
 
-use crew::{Heard, Member, order, say, setting};
-use dice::Dice;
-use remote::Remote;
+use members::crew::{self, Heard, Member, order, say, setting};
+use members::dice::Dice;
+use members::remote::Remote;
+use members::{hand, ledger};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,28 +5,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/crew.rs"]
-mod crew;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/hand.rs"]
-mod hand;
-#[path = "support/home.rs"]
-mod home;
-#[path = "support/ledger.rs"]
-mod ledger;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/proxy.rs"]
-mod proxy;
-#[path = "support/remote.rs"]
-mod remote;
-#[path = "support/stand_in.rs"]
-mod stand_in;
+#[path = "support/members.rs"]
+mod members;
 mod support;
 
-use crew::Member;
-use home::{Home, all, until};
+use members::crew::Member;
+use members::home::{Home, all, play, until};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,13 +20,6 @@ use std::time::{Duration, Instant};
 const NOBODY: u32 = 65534;
 /// Longest time for one commit, however the disk is.
 const COMMIT: Duration = Duration::from_secs(2);
-
-/// In a member of the crew: plays its role and never returns.
-fn play() {
-    if let Some(role) = crew::role() {
-        assert!(home::play(&role), "no role {role}");
-    }
-}
 
 fn is_root() -> bool {
     rustix::process::getuid().is_root()

@@ -5,37 +5,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/crew.rs"]
-mod crew;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/hand.rs"]
-mod hand;
-#[path = "support/home.rs"]
-mod home;
-#[path = "support/ledger.rs"]
-mod ledger;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/proxy.rs"]
-mod proxy;
-#[path = "support/remote.rs"]
-mod remote;
-#[path = "support/stand_in.rs"]
-mod stand_in;
+#[path = "support/members.rs"]
+mod members;
 mod support;
 
-use crew::Member;
-use dice::Dice;
-use home::{Home, all};
+use members::crew::Member;
+use members::dice::Dice;
+use members::home::{Home, all, play};
 use std::time::{Duration, Instant};
-
-/// In a member of the crew: plays its role and never returns.
-fn play() {
-    if let Some(role) = crew::role() {
-        assert!(home::play(&role), "no role {role}");
-    }
-}
 
 /// One transaction on the ledger, in SQL.
 const TRANSACT: &str = "BEGIN IMMEDIATE; UPDATE counter SET n = n + 1; INSERT INTO entry SELECT n, 'shell' FROM counter; \

@@ -11,7 +11,6 @@ mod process;
 mod replicated;
 #[path = "support/servers.rs"]
 mod servers;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream_engine::compactor::{self, Inputs};

@@ -4,6 +4,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed
 
+#[path = "support/golden.rs"]
+mod golden;
+
+use golden::{golden, set_time};
 use litestream_engine::clock::Time;
 use litestream_engine::error::Error;
 use litestream_engine::ltx::{Decoder, Encoder, Header, Span, Txid, checksum, merge};
@@ -13,16 +17,12 @@ use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
 use litestream_engine::wal::Salt;
 use serde_json::Value;
-use std::fs::{self, File, FileTimes};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 const SETS: [&str; 5] = ["ls-0.5-file-levels", "ls-0.5-s3", "ls-0.5-page512", "ls-0.5-page65536", "ls-0.5-autovacuum"];
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
 
 fn ltx_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -52,7 +52,7 @@ fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
 
 /// The independent decoder, on Debian's Python.
 fn ltxcheck(arguments: &[&str]) -> String {
-    let out = Command::new("/usr/bin/python3").arg(golden().join("ltxcheck.py")).args(arguments).output().unwrap();
+    let out = Command::new("/usr/bin/python3").arg(golden("ltxcheck.py")).args(arguments).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "ltxcheck.py {arguments:?}: {text}");
     text
@@ -60,14 +60,14 @@ fn ltxcheck(arguments: &[&str]) -> String {
 
 /// A set copied into a folder replica with the times of its manifest. S3 sets get the names of a folder.
 fn replica(set: &str, into: &Path) -> (Store, Value) {
-    let manifest: Value = serde_json::from_slice(&fs::read(golden().join(set).join("manifest.json")).unwrap()).unwrap();
+    let manifest = golden::manifest(set);
     for file in manifest["files"].as_array().unwrap() {
         let path = file["path"].as_str().unwrap();
         let (folder, name) = path.rsplit_once('/').unwrap();
         let level = u8::from_str_radix(folder.rsplit('/').next().unwrap(), 16).unwrap();
         let copy = into.join("ltx").join(level.to_string()).join(name);
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(golden().join(set).join(path), &copy).unwrap();
+        fs::copy(golden(set).join(path), &copy).unwrap();
         let time = match file["mtime_ns"].as_u64() {
             Some(ns) => Duration::from_nanos(ns),
             None => {
@@ -76,12 +76,7 @@ fn replica(set: &str, into: &Path) -> (Store, Value) {
                 Duration::from_millis(Time::parse(text.as_str().unwrap()).unwrap().0 as u64)
             }
         };
-        File::options()
-            .write(true)
-            .open(&copy)
-            .unwrap()
-            .set_times(FileTimes::new().set_modified(UNIX_EPOCH + time))
-            .unwrap();
+        set_time(&copy, UNIX_EPOCH + time);
     }
     (store(into), manifest)
 }
@@ -96,7 +91,7 @@ fn store(folder: &Path) -> Store {
 #[test]
 fn every_golden_file_decodes() {
     let mut count = 0;
-    for path in ltx_files(&golden()) {
+    for path in ltx_files(&golden("")) {
         let bytes = fs::read(&path).unwrap();
         let old = path.ends_with("v1-lz4.ltx") || path.ends_with("v2.ltx");
         match decode(&bytes) {
@@ -117,7 +112,7 @@ fn every_golden_file_decodes() {
 /// Goal: header, pages and checksums are those of the worked example. Method: the 359-byte file, field by field.
 #[test]
 fn the_worked_example_reads_as_documented() {
-    let path = golden().join("replica-0.5.17/ltx/0/0000000000000001-0000000000000001.ltx");
+    let path = golden("replica-0.5.17/ltx/0/0000000000000001-0000000000000001.ltx");
     let bytes = fs::read(path).unwrap();
     let mut decoder = Decoder::new(&bytes[..]).unwrap();
     assert_eq!(decoder.finish().unwrap().file, 0xabdc_14bc_18bf_13c5);
@@ -167,7 +162,7 @@ fn every_target_restores_as_litestream_did() {
             assert_eq!(Some(u64::from(restored.header.commit)), wanted["pages"].as_u64(), "{case}");
             assert_eq!(sha256(&out), text("sha256").unwrap(), "{case}");
             if let Some(db) = text("db") {
-                assert!(fs::read(&out).unwrap() == fs::read(golden().join(set).join(db)).unwrap(), "{case}");
+                assert!(fs::read(&out).unwrap() == fs::read(golden(set).join(db)).unwrap(), "{case}");
             }
         }
     }
@@ -184,10 +179,9 @@ fn sha256(path: &Path) -> String {
 fn a_replica_of_raw_files_restores() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("db");
-    let restored =
-        restore::run(&store(&golden().join("replica-0.5.17")), Target::Latest, &out, Options::default()).unwrap();
+    let restored = restore::run(&store(&golden("replica-0.5.17")), Target::Latest, &out, Options::default()).unwrap();
     assert_eq!((restored.txid(), restored.files), (Txid(6), 6));
-    assert!(fs::read(&out).unwrap() == fs::read(golden().join("replica-0.5.17/expected-latest.db")).unwrap());
+    assert!(fs::read(&out).unwrap() == fs::read(golden("replica-0.5.17/expected-latest.db")).unwrap());
 }
 
 /// Goal: what we write is right in the eyes of a reader that shares nothing with ours. Method: every golden file
@@ -196,7 +190,7 @@ fn a_replica_of_raw_files_restores() {
 fn what_we_write_passes_the_independent_decoder() {
     let folder = tempfile::tempdir().unwrap();
     let mut written = Vec::new();
-    for (n, path) in ltx_files(&golden()).iter().enumerate() {
+    for (n, path) in ltx_files(&golden("")).iter().enumerate() {
         let Ok((header, pages)) = decode(&fs::read(path).unwrap()) else { continue };
         let header = Header { checksums: None, ..header }.with_wal(32, 4120, Salt([n as u8; 8]));
         let mut encoder = Encoder::new(Vec::new(), &header).unwrap();
@@ -219,7 +213,7 @@ fn what_we_write_passes_the_independent_decoder() {
     let (file, db) = (folder.path().join("merged.ltx"), folder.path().join("merged.db"));
     fs::write(&file, bytes).unwrap();
     ltxcheck(&["--db", db.to_str().unwrap(), file.to_str().unwrap()]);
-    assert!(fs::read(db).unwrap() == fs::read(golden().join("ls-0.5-file-levels/expected/latest.db")).unwrap());
+    assert!(fs::read(db).unwrap() == fs::read(golden("ls-0.5-file-levels/expected/latest.db")).unwrap());
 }
 
 /// Goal: a damaged file of a real replica is an error with its name, in both readers, and never a panic. Method: each
@@ -227,7 +221,7 @@ fn what_we_write_passes_the_independent_decoder() {
 #[test]
 fn damaged_golden_files_are_errors() {
     let mut decoded = 0;
-    for path in ltx_files(&golden()) {
+    for path in ltx_files(&golden("")) {
         let bytes = fs::read(&path).unwrap();
         let Ok(whole) = decode(&bytes) else { continue };
         let cuts =
@@ -253,7 +247,7 @@ fn damaged_golden_files_are_errors() {
 fn a_restore_from_a_damaged_replica_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = replica("ls-0.5-file-levels", folder.path());
-    let good = fs::read(golden().join("ls-0.5-file-levels/expected/latest.db")).unwrap();
+    let good = fs::read(golden("ls-0.5-file-levels/expected/latest.db")).unwrap();
     let plan = restore::prepare(&store, Target::Latest, Options::default()).unwrap();
     for file in &plan.files {
         let path = folder.path().join(format!("ltx/{}/{}", file.level, file.span.file_name()));

@@ -4,8 +4,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/dice.rs"]
+mod dice;
 mod support;
 
+use dice::Dice;
 use litestream_engine::ltx::Level;
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
@@ -13,18 +16,6 @@ use litestream_engine::store::{Io, ReplicaUrl, Store};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-/// A small generator whose whole state is its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % n
-    }
-}
 
 /// One history: a database, its replica, what was committed.
 struct History {
@@ -40,18 +31,9 @@ struct History {
     exclusive: bool,
 }
 
-fn load() {
-    let loader = Connection::open_in_memory().unwrap();
-    // SAFETY: the library under test; nothing else is loaded.
-    unsafe {
-        loader.load_extension_enable().unwrap();
-        loader.load_extension(support::library(), None::<&str>).unwrap();
-    }
-}
-
 impl History {
     fn new(seed: u64) -> History {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut dice = Dice::new(seed);
         let interval = ["0", "20ms", "1s"][dice.below(3) as usize];
         let exclusive = dice.below(12) == 0;
         let mut history = History {
@@ -329,7 +311,7 @@ fn whole_images(_replica: &Path) -> usize {
 }
 
 fn run(seeds: std::ops::Range<u64>) {
-    load();
+    support::load();
     for seed in seeds {
         let mut history = History::new(seed);
         let steps = 10 + history.dice.below(40);

@@ -13,7 +13,6 @@ mod recorded;
 mod replicated;
 #[path = "support/servers.rs"]
 mod servers;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream_engine::plan::Target;

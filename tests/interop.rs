@@ -11,14 +11,13 @@ mod litestream;
 mod replicated;
 #[path = "support/servers.rs"]
 mod servers;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream::{Intervals, Sidecar};
 use litestream_engine::clock::Time;
 use litestream_engine::ltx::{Level, Txid};
 use litestream_engine::plan::Target;
-use replicated::{Place, command_line, credentials, folder, image, integrity, load, pages_of, same_pages, sync};
+use replicated::{Place, command_line, credentials, folder, image, integrity, load, pages_of, same_pages, step, sync};
 use rusqlite::Connection;
 use servers::Seaweed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,13 +71,7 @@ fn by_command_line(url: &str, arguments: &[&str], out: &Path) -> Result<Vec<u8>,
     let mut run = Command::new("timeout");
     run.args(["-k", "5", "60"]).arg(command_line()).args(["restore", "-o"]).arg(out).args(arguments).arg(url);
     let said: Said = run.env_remove("AWS_CA_BUNDLE").envs(credentials()).output().unwrap().into();
-    if said.code != Some(0) {
-        assert!(!out.exists(), "it failed and left {}", out.display());
-        return Err(said.err);
-    }
-    let bytes = std::fs::read(out).unwrap();
-    std::fs::remove_file(out).unwrap();
-    Ok(bytes)
+    litestream::outcome(said, out)
 }
 
 /// Both restore the same bytes to a target, or neither does. (On S3 Litestream refuses a time by when the objects
@@ -112,18 +105,6 @@ struct Moment {
     txid: Txid,
     time: Time,
     image: Vec<u8>,
-}
-
-/// Rows that come, change and go, so that each moment differs in several pages.
-fn step(connection: &Connection, n: i64) {
-    connection
-        .execute_batch(&format!(
-            "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, a, b); CREATE INDEX IF NOT EXISTS i ON t(a);
-             INSERT INTO t(a, b) SELECT {n} * 7919 % 1000, hex(randomblob(300)) FROM json_each('[1,2,3,4,5,6,7,8,9]');
-             UPDATE t SET b = hex(randomblob(200)) WHERE id % 17 = {n} % 17;
-             DELETE FROM t WHERE id % 23 = {n} % 23 AND id < {n} * 5; COMMIT"
-        ))
-        .unwrap();
 }
 
 /// Commits of ours, each stored for itself, with what the database was at some of them.

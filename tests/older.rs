@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+use support::golden::{golden, set_time};
 use support::older::*;
 
 /// Goal: every target of the golden set is what Litestream made of it, byte for byte, and an error where no version

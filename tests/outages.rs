@@ -16,7 +16,6 @@ mod replicated;
 mod servers;
 #[path = "support/stand_in.rs"]
 mod stand_in;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream_engine::plan::Target;

@@ -3,30 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/crew.rs"]
-mod crew;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/hand.rs"]
-mod hand;
-#[path = "support/home.rs"]
-mod home;
-#[path = "support/ledger.rs"]
-mod ledger;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/proxy.rs"]
-mod proxy;
-#[path = "support/remote.rs"]
-mod remote;
-#[path = "support/stand_in.rs"]
-mod stand_in;
+#[path = "support/members.rs"]
+mod members;
 mod support;
 
-use crew::{Heard, Member};
-use dice::Dice;
-use home::{Home, all, salt, until};
-use remote::Remote;
+use members::crew::{Heard, Member};
+use members::dice::Dice;
+use members::home::{Home, all, play, salt, until};
+use members::remote::Remote;
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -35,13 +19,6 @@ const HAND_OVER: Duration = Duration::from_secs(4);
 /// Processes, and how long they work while their Leader is killed again and again.
 const PROCESSES: usize = 4;
 const WORK: Duration = Duration::from_secs(12);
-
-/// In a member of the crew: plays its role and never returns.
-fn play() {
-    if let Some(role) = crew::role() {
-        assert!(home::play(&role), "no role {role}");
-    }
-}
 
 /// The longest time in which nobody committed.
 struct Pulse {

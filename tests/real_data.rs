@@ -9,7 +9,6 @@
 mod replicated;
 #[path = "support/servers.rs"]
 mod servers;
-#[path = "support/mod.rs"]
 mod support;
 
 use replicated::{Place, folder, integrity, load, same_pages, sync};

@@ -32,6 +32,7 @@ fn refused(params: &[&str], env: &[&str]) -> String {
     }
 }
 
+/// Goal: what nobody sets is what README says. Method: the values, and every default of its table given as a parameter.
 #[test]
 fn defaults_are_those_of_the_documentation() {
     let settings = replicated(&["replica=s3://bucket/app"], &[]);
@@ -49,6 +50,15 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(settings.validation_interval, Some(Duration::from_secs(6 * 3600)));
     let settings = replicated(&["replica=s3://bucket/app"], &["LITESTREAM_VALIDATION_INTERVAL=off"]);
     assert_eq!(settings.validation_interval, None);
+
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let table = readme.split("## Configuration").nth(1).and_then(|part| part.split("Replica URLs:").next());
+    let written = table.expect("the table").split('`').filter(|word| word.contains('=') && !word.contains(' '));
+    let open = ["replica=", "restore-timeout=", "spool-limit="]; // no default, or one that is no single value
+    let documented: Vec<&str> = written.filter(|word| !open.iter().any(|name| word.starts_with(name))).collect();
+    assert_eq!(documented.len(), 11, "{documented:?}");
+    let given = [&["replica=s3://bucket/app"], &documented[..]].concat();
+    assert_eq!(replicated(&given, &[]), replicated(&["replica=s3://bucket/app"], &[]));
 }
 
 /// Goal: every spelling that the documentation promises. Method: the same value by each, and by its variable.
@@ -85,6 +95,7 @@ fn hyphen_underscore_and_variable_count_the_same() {
     assert_eq!(settings.restore_timeout, None);
 }
 
+/// Goal: a duration is written as Litestream's configuration has it. Method: a table of Go's forms, and of what is none.
 #[test]
 fn durations_are_those_of_go() {
     let good = [
@@ -110,6 +121,7 @@ fn durations_are_those_of_go() {
     }
 }
 
+/// Goal: a size is a number with a unit, decimal or binary. Method: a table, and what is none.
 #[test]
 fn bytes_have_units() {
     let good = [
@@ -130,7 +142,7 @@ fn bytes_have_units() {
     }
 }
 
-/// Goal: a wrong value names itself, where it stood, and a right one.
+/// Goal: a wrong value names itself, where it stood, and a right one. Method: a table.
 #[test]
 fn wrong_values_are_named() {
     let replica = "replica=s3://bucket/app";
@@ -156,6 +168,7 @@ fn wrong_values_are_named() {
     }
 }
 
+/// Goal: a typing mistake never leaves a database unreplicated; no word of others is refused. Method: a table of both.
 #[test]
 fn what_is_nearly_ours_is_a_mistake_and_the_rest_passes() {
     for (wrong, right) in [
@@ -200,6 +213,7 @@ fn what_is_nearly_ours_is_a_mistake_and_the_rest_passes() {
     assert_eq!(replicated(&others, &[]).url.to_string(), "s3://bucket/app");
 }
 
+/// Goal: no replica is an error with its remedy, unless none is wanted. Method: nothing, an empty variable, `off`.
 #[test]
 fn the_named_vfs_without_a_replica_says_how_to_give_one() {
     let text = refused(&["vfs=litestream"], &[]);
@@ -230,6 +244,7 @@ fn keys_that_sqlite_split_off_find_their_way_back() {
     assert_eq!(settings.url.to_string(), "s3://bucket/app?endpoint=https://s3.example.com");
 }
 
+/// Goal: one variable gives each database a replica of its own. Method: names and paths that are nearly the same.
 #[test]
 fn placeholders_keep_databases_apart() {
     let url = |path: &str, template: &str| match resolve(
@@ -256,6 +271,7 @@ fn placeholders_keep_databases_apart() {
     assert_eq!(distinct.len(), names.len(), "{names:?}");
 }
 
+/// Goal: as the default VFS only what a person named is replicated. Method: a table of patterns and paths.
 #[test]
 fn the_default_vfs_replicates_only_what_is_named() {
     let url = "LITESTREAM_REPLICA_URL=s3://b/{name}";
@@ -291,7 +307,7 @@ fn the_default_vfs_replicates_only_what_is_named() {
     assert!(matches!(named, Choice::Replicate(settings) if settings.origin == Origin::Uri));
 }
 
-/// Goal: a pattern through a symlink names the file that SQLite opens by its real path.
+/// Goal: a pattern through a symlink names the file that SQLite opens by its real path. Method: a linked folder.
 #[test]
 fn a_pattern_through_a_symlink_names_the_real_file() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -308,6 +324,7 @@ fn a_pattern_through_a_symlink_names_the_real_file() {
     }
 }
 
+/// Goal: each form of a URL names one place, under one identity, and its own text means the same. Method: a table.
 #[test]
 fn replica_urls_parse_to_what_they_mean() {
     for (text, shown, identity) in [
@@ -386,6 +403,7 @@ fn replica_urls_parse_to_what_they_mean() {
     }
 }
 
+/// Goal: what is no URL of a replica is refused with a sentence that repeats no secret. Method: a table.
 #[test]
 fn garbage_urls_are_refused_with_an_example_and_without_secrets() {
     for (text, part) in [

@@ -8,7 +8,6 @@
 mod replicated;
 #[path = "support/servers.rs"]
 mod servers;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream_engine::plan::Target;

@@ -3,6 +3,8 @@
 //! For Google there is no server on loopback that speaks its XML dialect: a bucket in memory stands in.
 //! Faults of servers and networks are in `store_faults.rs`.
 
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/memory.rs"]
 mod memory;
 #[path = "support/servers.rs"]
@@ -27,18 +29,8 @@ fn span(min: u64, max: u64) -> Span {
     Span { min: Txid(min), max: Txid(max) }
 }
 
-/// Bytes that differ everywhere, so that a part in the wrong place is noticed.
 fn noise(seed: u64, length: usize) -> Bytes {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    Bytes::from(out)
+    Bytes::from(dice::noise(seed, length))
 }
 
 fn put(store: &Store, level: Level, span: Span, bytes: &Bytes) -> Result<Put, Error> {

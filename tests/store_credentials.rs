@@ -75,6 +75,7 @@ fn machine(current: Arc<Mutex<(&'static str, i64)>>) -> StandIn {
     })
 }
 
+/// Goal: both families of variables give keys. Method: a bucket that accepts one key; Litestream's names, then both.
 #[test]
 fn keys_of_the_environment_are_used_and_amazons_come_first() {
     let litestream = [("LITESTREAM_ACCESS_KEY_ID", "OURS"), ("LITESTREAM_SECRET_ACCESS_KEY", "s")];
@@ -84,6 +85,7 @@ fn keys_of_the_environment_are_used_and_amazons_come_first() {
     put(&open(&guarded(&accepts("AWS", Some("t"))), &both), 1).expect("Amazon's names, with a session token");
 }
 
+/// Goal: a token that nobody can renew is named. Method: a bucket that accepts another one only.
 #[test]
 fn an_expired_token_of_the_environment_is_named() {
     let memory = guarded(&accepts("AWS", Some("new")));
@@ -114,6 +116,7 @@ fn a_machines_token_that_expires_in_the_middle_is_renewed() {
     assert_eq!(store.requests().other as usize, service.seen().len(), "and what it cost is counted apart");
 }
 
+/// Goal: keys of a pod come from its agent. Method: an agent that asks for the token of the file.
 #[test]
 fn a_pods_credentials_come_from_its_agent() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -134,6 +137,7 @@ fn a_pods_credentials_come_from_its_agent() {
     put(&open(&memory, &env), 1).expect("stored");
 }
 
+/// Goal: a web identity becomes keys. Method: a token service that wants the token and the role.
 #[test]
 fn a_web_identity_is_exchanged_for_keys() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -214,6 +218,7 @@ fn no_credentials_at_all_say_what_to_set() {
     }
 }
 
+/// Goal: an Azure URL without an account is refused with the ways to name one. Method: open, with an empty environment.
 #[test]
 fn azure_without_an_account_says_how_to_name_one() {
     let url = ReplicaUrl::parse("abs://container/app").expect("a URL");

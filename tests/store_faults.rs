@@ -2,6 +2,8 @@
 //!
 //! SeaweedFS behind a proxy that injects faults, and a bucket in memory for what an honest server cannot show.
 
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/memory.rs"]
 mod memory;
 #[path = "support/proxy.rs"]
@@ -64,16 +66,7 @@ fn one(txid: u64) -> Span {
 }
 
 fn noise(length: usize) -> Bytes {
-    let mut state = 88_172_645_463_325_252u64;
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    Bytes::from(out)
+    Bytes::from(dice::noise(1, length))
 }
 
 fn put(store: &Store, txid: u64, bytes: &Bytes) -> Result<Put, Error> {
@@ -158,6 +151,8 @@ fn a_slow_body_that_advances_is_not_cut() {
     assert!(read.expect("streamed") == bytes);
 }
 
+/// Goal: what a store answers when it is ill may be tried again, and one such answer is, at once. Method: four statuses,
+/// for good and once.
 #[test]
 fn statuses_that_ask_to_wait_are_transient_and_short_ones_go_unnoticed() {
     let (proxy, store) = behind_proxy("statuses");
@@ -196,7 +191,8 @@ fn a_stream_goes_on_where_its_connection_broke() {
     assert!(read_all(&store, &info(1, bytes.len())).expect("streamed") == bytes);
 }
 
-/// Goal: the listing and the object disagree; the stream must not end early in silence.
+/// Goal: where the listing and the object disagree, the stream never ends early in silence. Method: one byte too many is
+/// asked for.
 #[test]
 fn a_stream_of_an_object_cut_short_is_corrupt_and_stays_so() {
     let (_proxy, store) = behind_proxy("short");
@@ -228,6 +224,7 @@ fn a_put_whose_answer_was_lost_is_already_there() {
     assert!(matches!(put(&store, 4, &noise(10_001)), Err(Error::Conflict(_))));
 }
 
+/// Goal: the same for parts, and no half object ever shows. Method: the completion's answer lost; a part that never comes.
 #[test]
 fn a_large_put_whose_completion_was_lost_is_already_there() {
     let (proxy, store) = behind_proxy("lost-parts");
@@ -245,6 +242,7 @@ fn a_large_put_whose_completion_was_lost_is_already_there() {
     assert_eq!(at(3).expect("healed"), Put::Stored);
 }
 
+/// Goal: a mistake of a person is no outage. Method: wrong keys, a bucket that does not exist, on two servers.
 #[test]
 fn wrong_credentials_and_a_missing_bucket_are_refused_and_say_what_to_do() {
     let endpoint = &seaweed().server.endpoint;
@@ -271,6 +269,7 @@ fn wrong_credentials_and_a_missing_bucket_are_refused_and_say_what_to_do() {
     }
 }
 
+/// Goal: a bucket of another region is refused with the parameter to give. Method: a server that redirects.
 #[test]
 fn another_region_is_named() {
     let memory = Memory::checking(Conditions::Kept, |_| Some(Response::error(301, "PermanentRedirect")));
@@ -324,6 +323,7 @@ fn a_store_that_ignores_conditions_is_looked_at_first_and_called_unfenced() {
     }
 }
 
+/// Goal: the same for a store that lies about large objects only. Method: a small put, then a large one.
 #[test]
 fn a_store_that_ignores_conditions_on_parts_only_is_found_out_at_the_first_large_put() {
     let memory = Memory::start(Conditions::IgnoredOnParts);

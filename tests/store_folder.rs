@@ -54,6 +54,7 @@ fn the_layout_is_litestreams() {
     }
 }
 
+/// Goal: what others keep in the folder stays theirs. Method: names that are nearly those of LTX files, listed and left.
 #[test]
 fn foreign_names_are_passed_over_and_never_touched() {
     let root = tempfile::tempdir().expect("a folder");
@@ -145,7 +146,7 @@ fn what_cannot_be_written_is_said_and_leaves_nothing() {
     assert_eq!(names(&level).len(), 2, "nothing half is left");
 }
 
-/// Goal: a folder removed under a store that runs (a volume mounted anew) comes back by itself.
+/// Goal: a folder removed under a store that runs (a volume mounted anew) comes back by itself. Method: remove it, put.
 #[test]
 fn a_folder_that_went_away_is_made_again() {
     let root = tempfile::tempdir().expect("a folder");

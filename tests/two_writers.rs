@@ -13,7 +13,6 @@ mod process;
 mod replicated;
 #[path = "support/servers.rs"]
 mod servers;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream::{Intervals, Sidecar};
@@ -181,8 +180,8 @@ fn another_machine_diverges_in_both_orders() {
 }
 
 /// Goal: a writer that was idle while another one's raw files came, were merged and deleted: their names are free
-/// again, and nothing may be stored there. Method: all of them
-/// merged into level 1 and deleted below the idle one, in a folder and on S3.
+/// again, and nothing may be stored there. Method: all of them merged into level 1 and deleted below the idle one, in
+/// a folder and on S3.
 #[test]
 fn an_idle_writer_meets_another_one_whose_raw_files_are_gone() {
     let seaweed = Seaweed::start();

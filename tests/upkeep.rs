@@ -15,7 +15,6 @@ mod replicated;
 mod servers;
 #[path = "support/stand_in.rs"]
 mod stand_in;
-#[path = "support/mod.rs"]
 mod support;
 
 use litestream_engine::clock::Time;
@@ -33,14 +32,7 @@ const QUICK: &str = "&levels=1s,3s&snapshot-interval=5s&snapshot-retention=6s&l0
 
 /// Rows that come, change and go; the database grows, shrinks and is checkpointed.
 fn step(connection: &Connection, n: i64) {
-    connection
-        .execute_batch(&format!(
-            "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, a, b); CREATE INDEX IF NOT EXISTS i ON t(a);
-             INSERT INTO t(a, b) SELECT {n} * 7919 % 1000, hex(randomblob(300)) FROM json_each('[1,2,3,4,5,6,7,8,9]');
-             UPDATE t SET b = hex(randomblob(200)) WHERE id % 17 = {n} % 17;
-             DELETE FROM t WHERE id % 23 = {n} % 23 AND id < {n} * 5; COMMIT"
-        ))
-        .unwrap();
+    replicated::step(connection, n);
     if n % 40 == 25 {
         connection.execute_batch("DELETE FROM t WHERE id % 3 = 0; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     }

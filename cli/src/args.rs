@@ -23,7 +23,7 @@ pub enum Parsed {
 #[command(
     name = "litestream-vfs",
     bin_name = "litestream-vfs",
-    about = "Restore and list replicas of SQLite databases"
+    about = "Restore, list and check replicas of SQLite databases"
 )]
 #[command(disable_version_flag = true, disable_help_subcommand = false, subcommand_required = true)]
 struct CommandLine {

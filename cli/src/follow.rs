@@ -12,13 +12,14 @@ use litestream_engine::error::{Error, Result as Answer};
 use litestream_engine::follow::{Change, LocalCopy, Step, next, prepare};
 use litestream_engine::ltx::Txid;
 use litestream_engine::plan::Target;
+use litestream_engine::reader::suffixed;
 use litestream_engine::restore::{self as engine, Options, Progress};
 use litestream_engine::store::Store;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ pub fn run(
         false => Ok(()),
     };
     let options = Options { go_on: &go_on, ..options };
-    let saved = saved(&beside(out, "-txid"))?;
+    let saved = saved(&suffixed(out, "-txid"))?;
     let begun = match saved {
         Some(txid) if out.exists() => Ok(Some(txid)),
         None if flags.if_db_not_exists && out.exists() => {
@@ -109,7 +110,7 @@ fn begin(
     let txid = restored?.txid();
     // First where it will be, then the database: a `-txid` without its database begins anew.
     let placed = prepare(place.temporary(), txid)
-        .and_then(|()| save(&beside(out, "-txid"), txid))
+        .and_then(|()| save(&suffixed(out, "-txid"), txid))
         .map_err(Failure::from)
         .and_then(|()| place.put(notes));
     placed.inspect_err(|_| place.abandon())?;
@@ -138,14 +139,14 @@ impl<'a> Following<'a> {
         stop: &'a AtomicBool,
         notes: Notes,
     ) -> Result<Following<'a>, Failure> {
-        if beside(path, "-wal").exists() {
+        if suffixed(path, "-wal").exists() {
             return Err(Failure::new(format!(
                 "{} has a -wal: somebody wrote to this copy; remove it and its -txid file to begin anew",
                 path.display()
             )));
         }
         let failed = |e: rusqlite::Error| Failure::new(format!("open {}: {e}", path.display()));
-        match fs::remove_file(beside(path, "-follow")) {
+        match fs::remove_file(suffixed(path, "-follow")) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 return Err(Failure::new(format!("remove {}-follow, left by an earlier run: {e}", path.display())));
             }
@@ -195,7 +196,7 @@ impl<'a> Following<'a> {
 
     /// One look, and what it found; true where the copy moved.
     fn step(&mut self) -> Answer<bool> {
-        let scratch = self.beside("-follow");
+        let scratch = suffixed(self.path, "-follow");
         if self.copy.txid(self.txid)? != self.txid {
             let path = self.path.display();
             return Err(Error::State(format!("another follower moved {path}; only one may follow a copy")));
@@ -211,7 +212,7 @@ impl<'a> Following<'a> {
         };
         self.copy.apply(&change, |write| self.exclusive(write))?;
         self.txid = change.txid;
-        save(&self.beside("-txid"), self.txid)?;
+        save(&suffixed(self.path, "-txid"), self.txid)?;
         Ok(true)
     }
 
@@ -253,10 +254,6 @@ impl<'a> Following<'a> {
         done.and(ended)
     }
 
-    fn beside(&self, suffix: &str) -> PathBuf {
-        beside(self.path, suffix)
-    }
-
     fn pause(&self, pause: Duration) {
         let until = Instant::now() + pause;
         while !self.stop.load(Ordering::Relaxed) {
@@ -284,15 +281,9 @@ fn saved(path: &Path) -> Result<Option<Txid>, Failure> {
 
 /// Replaces the file that says where to go on.
 fn save(path: &Path, txid: Txid) -> Answer<()> {
-    let new = beside(path, ".tmp");
+    let new = suffixed(path, ".tmp");
     fs::write(&new, format!("{txid}\n"))
         .and_then(|()| fs::File::open(&new)?.sync_all())
         .and_then(|()| fs::rename(&new, path))
         .map_err(|e| Error::io("write", path, e))
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

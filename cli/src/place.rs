@@ -5,7 +5,7 @@
 
 use crate::output::{Failure, Notes};
 use litestream_engine::clock::Time;
-use std::ffi::OsString;
+use litestream_engine::reader::suffixed;
 use std::fs::{self, File, Metadata};
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
@@ -60,7 +60,7 @@ impl Place {
                 )));
             }
         }
-        let temporary = beside(path, &format!("{TEMPORARY}{:016x}", RandomState::new().hash_one(std::process::id())));
+        let temporary = suffixed(path, &format!("{TEMPORARY}{:016x}", RandomState::new().hash_one(std::process::id())));
         Ok(Place { path: path.to_path_buf(), old, temporary })
     }
 
@@ -144,7 +144,7 @@ impl Place {
     fn move_sidecars_aside(&self) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
         let mut moved = Vec::new();
         for from in sidecars(&self.path).into_iter().filter(|sidecar| sidecar.symlink_metadata().is_ok()) {
-            let to = beside(&from, &format!("-stale-{}", Time::now().0));
+            let to = suffixed(&from, &format!("-stale-{}", Time::now().0));
             fs::rename(&from, &to).map_err(|e| Failure::new(format!("move {} aside: {e}", from.display())))?;
             moved.push((from, to));
         }
@@ -171,11 +171,5 @@ impl Place {
 }
 
 fn sidecars(path: &Path) -> [PathBuf; 3] {
-    SIDECARS.map(|suffix| beside(path, suffix))
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
+    SIDECARS.map(|suffix| suffixed(path, suffix))
 }

@@ -41,26 +41,7 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
         return Err(Failure::with_hint("-o is required when restoring from a replica URL", hint));
     };
     if flags.follow {
-        let mut barred = [
-            ("-txid", flags.txid.is_some()),
-            ("-timestamp", flags.timestamp.is_some()),
-            ("-generation", flags.generation.is_some()),
-            ("-index", flags.index.is_some()),
-            ("-dry-run", flags.dry_run),
-        ]
-        .into_iter();
-        if let Some((name, _)) = barred.find(|(_, given)| *given) {
-            return Err(Failure::new(format!("cannot use -f with {name}: follow mode goes on from the newest state")));
-        }
-        let interval = duration(&flags.follow_interval).ok().filter(|interval| !interval.is_zero());
-        let interval = interval.ok_or_else(|| {
-            let text =
-                format!("invalid value {:?} for flag -follow-interval: must be a duration", flags.follow_interval);
-            Failure::with_hint(text, format!("{EXAMPLE} -f -follow-interval 1s s3://bucket/prefix"))
-        })?;
-        let store = replica::open(url)?;
-        let options = Options { parallelism, ..Options::default() };
-        return follow::run(&store, out, interval, options, flags);
+        return follow_on(flags, url, out, parallelism);
     }
     if flags.if_db_not_exists && out.exists() {
         notes.info("database already exists, skipping");
@@ -86,6 +67,29 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
         Err(Stop::Here(failure)) => Err(failure),
         Ok(()) => Ok(()),
     }
+}
+
+/// `-f`: restores, then stays and follows.
+fn follow_on(flags: &RestoreFlags, url: &OsStr, out: &Path, parallelism: usize) -> Result<(), Failure> {
+    let mut barred = [
+        ("-txid", flags.txid.is_some()),
+        ("-timestamp", flags.timestamp.is_some()),
+        ("-generation", flags.generation.is_some()),
+        ("-index", flags.index.is_some()),
+        ("-dry-run", flags.dry_run),
+    ]
+    .into_iter();
+    if let Some((name, _)) = barred.find(|(_, given)| *given) {
+        return Err(Failure::new(format!("cannot use -f with {name}: follow mode goes on from the newest state")));
+    }
+    let interval = duration(&flags.follow_interval).ok().filter(|interval| !interval.is_zero());
+    let interval = interval.ok_or_else(|| {
+        let text = format!("invalid value {:?} for flag -follow-interval: must be a duration", flags.follow_interval);
+        Failure::with_hint(text, format!("{EXAMPLE} -f -follow-interval 1s s3://bucket/prefix"))
+    })?;
+    let store = replica::open(url)?;
+    let options = Options { parallelism, ..Options::default() };
+    follow::run(&store, out, interval, options, flags)
 }
 
 /// Who said no.
@@ -117,12 +121,7 @@ fn restore(
     let bar = Bar::new();
     let progress = |progress: Progress| bar.show(progress);
     let options = Options { progress: &progress, ..options };
-    let rebuilt = match plan {
-        Either::Ltx(plan) => engine::carry_out(store, target, plan, place.temporary(), options).map(Rebuilt::Ltx),
-        Either::Older(plan) => {
-            engine::older::carry_out(store, wish, plan, place.temporary(), options).map(Rebuilt::Older)
-        }
-    };
+    let rebuilt = plan.carry_out(store, target, wish, place.temporary(), options);
     bar.clear();
     let rebuilt = rebuilt.map_err(Stop::Engine)?;
     let placed = check.run(place.temporary()).and_then(|()| place.put(notes));

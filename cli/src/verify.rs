@@ -8,7 +8,7 @@ use crate::replica;
 use crate::restore::parallelism;
 use litestream_engine::plan::Target;
 use litestream_engine::plan::older::{Until, Wish};
-use litestream_engine::restore::{self, Either, Options};
+use litestream_engine::restore::{self, Options};
 use litestream_engine::store::Store;
 use litestream_engine::v3::{Generation, Object};
 use litestream_engine::verify::{self, Problem, Report};
@@ -62,14 +62,12 @@ fn restore_each(store: &Store, report: &mut Report, options: Options<'_>) -> Res
     let out = folder.0.join("restored.db");
     let mut count = 0;
     for (name, target, wish) in goals {
-        let restored = restore::choose(store, target, &wish, options).and_then(|plan| match plan {
-            Either::Ltx(plan) => restore::carry_out(store, target, plan, &out, options).map(|_| ()),
-            Either::Older(plan) => restore::older::carry_out(store, &wish, plan, &out, options).map(|_| ()),
-        });
+        let restored = restore::choose(store, target, &wish, options)
+            .and_then(|plan| plan.carry_out(store, target, &wish, &out, options));
         let checked = match restored {
             Err(e) => Err(e.to_string()),
-            Ok(()) if is_plain(&out) => Check::Full.run(&out).map_err(|failure| failure.text),
-            Ok(()) => Ok(()),
+            Ok(_) if is_plain(&out) => Check::Full.run(&out).map_err(|failure| failure.text),
+            Ok(_) => Ok(()),
         };
         match checked {
             Ok(()) => count += 1,

@@ -4,40 +4,23 @@
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed
 
+#[path = "support/command.rs"]
+mod command;
+#[path = "../../tests/support/golden.rs"]
+mod golden;
+
+use command::{Run, refused, run};
+use golden::golden;
 use litestream_engine::clock::Time;
 use litestream_engine::ltx::{Encoder, Header, Span, Txid};
 use litestream_engine::page::{PageSize, Pgno};
 use serde_json::Value;
 use std::fs::{self, File, FileTimes};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
 const SET: &str = "ls-0.5-file-levels";
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
-}
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(arguments: &[&str]) -> Run {
-    let done = Command::new(env!("CARGO_BIN_EXE_litestream-vfs")).args(arguments).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    Run { code: done.status.code().unwrap(), out: text(&done.stdout), err: text(&done.stderr) }
-}
-
-/// The first line on stderr of a run that must fail with 1 and print nothing.
-fn refused(arguments: &[&str]) -> String {
-    let run = run(arguments);
-    assert_eq!((run.code, run.out.as_str()), (1, ""), "{arguments:?}: {}", run.err);
-    run.err.lines().next().unwrap_or_default().to_string()
-}
 
 struct Scene {
     folder: TempDir,
@@ -47,16 +30,7 @@ impl Scene {
     /// Litestream's replica in `replica`, an empty folder beside it.
     fn new() -> Scene {
         let folder = tempfile::tempdir().unwrap();
-        let manifest = fs::read(golden().join(SET).join("manifest.json")).unwrap();
-        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-        for file in manifest["files"].as_array().unwrap() {
-            let path = file["path"].as_str().unwrap();
-            let copy = folder.path().join("replica").join(path);
-            fs::create_dir_all(copy.parent().unwrap()).unwrap();
-            fs::copy(golden().join(SET).join(path), &copy).unwrap();
-            let time = UNIX_EPOCH + Duration::from_nanos(file["mtime_ns"].as_u64().unwrap());
-            File::options().write(true).open(&copy).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
-        }
+        golden::copy(SET, &folder.path().join("replica"));
         fs::create_dir(folder.path().join("data")).unwrap();
         Scene { folder }
     }
@@ -83,7 +57,7 @@ impl Scene {
     }
 
     fn is_latest(&self) -> bool {
-        fs::read(self.path("data/app.db")).unwrap() == fs::read(golden().join(SET).join("expected/latest.db")).unwrap()
+        fs::read(self.path("data/app.db")).unwrap() == fs::read(golden(SET).join("expected/latest.db")).unwrap()
     }
 }
 
@@ -110,7 +84,7 @@ fn missing_folders_are_made() {
     let scene = Scene::new();
     let deep = scene.path("data/a/b/app.db");
     assert_eq!(run(&["restore", "-o", &deep, &scene.path("replica")]).code, 0);
-    assert!(Path::new(&deep).exists());
+    assert!(fs::read(&deep).unwrap() == fs::read(golden(SET).join("expected/latest.db")).unwrap());
     let nothing = scene.path("data/c/app.db");
     assert_eq!(run(&["restore", "-if-replica-exists", "-o", &nothing, &scene.path("none")]).code, 0);
     assert!(!Path::new(&scene.path("data/c")).exists(), "no backup, no trace");
@@ -144,8 +118,10 @@ fn mistakes_are_refused_in_known_words() {
     assert!(with(&["-paralelism", "2"]).starts_with("Error: flag provided but not defined: -paralelism"));
     assert!(refused(&["restore", "-o"]).contains("argument: -o"));
     assert_eq!(refused(&["resore"]), "Error: litestream-vfs resore: unknown command");
-    assert_eq!(refused(&["restore", "-o", &out, "ftp://host/x"]).split(':').next(), Some("Error"));
-    assert!(refused(&[]).starts_with("Error: "));
+    let text = refused(&["restore", "-o", &out, "ftp://host/x"]);
+    assert!(text.starts_with("Error: ") && text.contains("ftp"), "{text}");
+    let text = refused(&[]);
+    assert!(text.starts_with("Error: ") && text.contains("command"), "{text}");
     assert_eq!(scene.data(), [""; 0]);
     for help in [&["help"][..], &["-h"], &["--help"], &["restore", "-h"], &["-help"]] {
         let done = run(help);
@@ -283,7 +259,7 @@ fn a_stale_wal_is_moved_aside() {
 fn an_integrity_check_keeps_a_broken_database_out() {
     let scene = Scene::new();
     let mut pages: Vec<Vec<u8>> = Vec::new();
-    for chunk in fs::read(golden().join(SET).join("expected/latest.db")).unwrap().chunks(4096) {
+    for chunk in fs::read(golden(SET).join("expected/latest.db")).unwrap().chunks(4096) {
         pages.push(chunk.to_vec());
     }
     pages[2][100..2000].fill(0xff);

@@ -227,18 +227,6 @@ mod tests {
         3_053_000
     }
 
-    /// A new, empty database.
-    struct Empty;
-    impl ReadAt for Empty {
-        fn read_at(&self, buf: &mut [u8], _: u64) -> std::io::Result<()> {
-            buf.fill(0);
-            Err(std::io::ErrorKind::UnexpectedEof.into())
-        }
-        fn size(&self) -> std::io::Result<u64> {
-            Ok(0)
-        }
-    }
-
     /// Goal: a panic of the engine ends the replication of one handle, is told in the status, and leaves SQLite its
     /// answer. Method: a real connection whose call panics.
     #[test]
@@ -256,7 +244,7 @@ mod tests {
             base: Arc::clone(&registration.base_vfs),
         };
         let Ok(Opening::Replicated(pending)) = Registry::new().open(ask) else { panic!("not replicated") };
-        let conn = pending.connect(&Empty);
+        let conn = pending.connect();
         let real = Real(std::ptr::null_mut());
         let mut database = Database::new(registration, real, c"app.db".as_ptr(), Some(conn));
         let db = Arc::clone(database.db().expect("watched"));

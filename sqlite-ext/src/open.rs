@@ -149,7 +149,9 @@ unsafe fn wrap_database(
     }
     // A file that only opens for reading is never replicated.
     let writable = rc == SQLITE_OK && flags_got & SQLITE_OPEN_READONLY == 0;
-    let conn: Option<Conn> = writable.then(|| connect(registration, pending, real)).flatten();
+    // A panic in there costs the replication of this connection, and is logged.
+    let connect = || border::shield("connecting a database", None, || Some(pending.connect()));
+    let conn: Option<Conn> = writable.then(connect).flatten();
     let watched = conn.is_some();
     // SAFETY: an open file; SQLite's memory.
     let database = unsafe {
@@ -160,11 +162,6 @@ unsafe fn wrap_database(
         fork::ensure().open.insert(name, database);
     }
     rc
-}
-
-/// The engine's connection; a panic there costs the replication of this one, and is logged.
-fn connect(_: &'static Registration, pending: Pending, real: crate::real::Real) -> Option<Conn> {
-    border::shield("connecting a database", None, || Some(pending.connect(&real)))
 }
 
 /// # Safety

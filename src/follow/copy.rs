@@ -7,15 +7,16 @@
 use super::change::Change;
 use super::journal;
 use crate::error::{Error, Result};
+use crate::image::MAGIC;
 use crate::ltx::Txid;
+use crate::names::sync_folder;
 use crate::page::{PageSize, Pgno};
-use crate::spool::{random, sync_folder};
+use crate::reader::suffixed;
+use crate::spool::random;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// What a database begins with.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of a database header.
 const HEADER: usize = 100;
 /// Stands where a SQLite that writes puts its version number; none that can be met today has this one.
@@ -103,9 +104,9 @@ impl LocalCopy {
         let cut = (change.commit + 1..=before).map(Pgno).filter(|pgno| *pgno != lock);
         let mut old: Vec<Pgno> = changed.chain(cut).collect();
         old.dedup();
-        let prepared = self.beside("-journal.next");
+        let prepared = suffixed(&self.path, "-journal.next");
         journal::write(&prepared, &self.file, page_size, before, &old, random() as u32)?;
-        let journal = self.beside("-journal");
+        let journal = suffixed(&self.path, "-journal");
         let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         let mut write = || {
             std::fs::rename(&prepared, &journal).map_err(|e| Error::io("rename", &journal, e))?;
@@ -144,8 +145,8 @@ impl LocalCopy {
 
     fn header(&self) -> Result<[u8; HEADER]> {
         let mut header = [0u8; HEADER];
-        self.read(&mut header, 0)?;
-        if &header[..16] != MAGIC {
+        // A file that is shorter than a header is no database either.
+        if self.size()? < HEADER as u64 || self.read(&mut header, 0).map(|()| &header[..16] != MAGIC)? {
             return Err(Error::State(format!(
                 "{} is no database that can be followed (it may be encrypted)",
                 self.path.display()
@@ -156,12 +157,6 @@ impl LocalCopy {
 
     fn read(&self, buf: &mut [u8], at: u64) -> Result<()> {
         self.file.read_exact_at(buf, at).map_err(|e| Error::io("read", &self.path, e))
-    }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
     }
 }
 

@@ -79,11 +79,6 @@ impl Rolling {
         Rolling(EMPTY)
     }
 
-    /// Continues from a stored value.
-    pub fn from_value(value: u64) -> Rolling {
-        Rolling(value | FLAG)
-    }
-
     /// Adds a page by its checksum, or takes it out again: the operation is its own inverse.
     pub fn toggle(&mut self, page_checksum: u64) {
         self.0 = (self.0 ^ page_checksum) | FLAG;

@@ -28,6 +28,23 @@ pub enum Rebuilt {
     Older(older::Restored),
 }
 
+impl Either {
+    /// Restores into `out`, a path where nothing stands, by this plan for `target` and `wish`.
+    pub fn carry_out(
+        self,
+        store: &Store,
+        target: Target,
+        wish: &Wish,
+        out: &Path,
+        options: Options<'_>,
+    ) -> Result<Rebuilt> {
+        match self {
+            Either::Ltx(plan) => carry_out(store, target, plan, out, options).map(Rebuilt::Ltx),
+            Either::Older(plan) => older::carry_out(store, wish, plan, out, options).map(Rebuilt::Older),
+        }
+    }
+}
+
 impl std::fmt::Display for Rebuilt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -39,10 +56,8 @@ impl std::fmt::Display for Rebuilt {
 
 /// Restores the newest of both layouts into `out`, a path where nothing stands.
 pub fn newest(store: &Store, out: &Path, options: Options<'_>) -> Result<Rebuilt> {
-    match choose(store, Target::Latest, &Wish::LATEST, options)? {
-        Either::Ltx(plan) => carry_out(store, Target::Latest, plan, out, options).map(Rebuilt::Ltx),
-        Either::Older(plan) => older::carry_out(store, &Wish::LATEST, plan, out, options).map(Rebuilt::Older),
-    }
+    let plan = choose(store, Target::Latest, &Wish::LATEST, options)?;
+    plan.carry_out(store, Target::Latest, &Wish::LATEST, out, options)
 }
 
 /// Plans over both layouts. `wish` says for 0.3 what `target` says for LTX; a transaction is looked for in LTX only, a

@@ -100,12 +100,22 @@ pub fn run(store: &Store, target: Target, out: &Path, options: Options<'_>) -> R
 }
 
 /// [`run`] by a plan that was just made; where one of its files is gone, a new plan is.
-pub fn carry_out(store: &Store, target: Target, mut plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
+pub fn carry_out(store: &Store, target: Target, plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
+    by_plans(plan, out, |plan, file| fill(store, plan, file, out, options), || prepare(store, target, options))
+}
+
+/// Fills `out`, a path where nothing stands, by a plan, and by the next one where an object of it is gone.
+fn by_plans<P, R>(
+    mut plan: P,
+    out: &Path,
+    fill: impl Fn(&P, &File) -> std::result::Result<R, Failure>,
+    next: impl Fn() -> Result<P>,
+) -> Result<R> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(out);
     let file = file.map_err(|e| Error::io("create", out, e))?;
     let mut left = RESTORE_PLANS;
     let result = loop {
-        match fill(store, &plan, &file, out, options) {
+        match fill(&plan, &file) {
             Err(Failure::Vanished(_)) if left > 1 => left -= 1,
             Err(Failure::Vanished(text)) => {
                 break Err(Error::Gap(format!("listed but not there, {RESTORE_PLANS} times: {text}")));
@@ -113,7 +123,7 @@ pub fn carry_out(store: &Store, target: Target, mut plan: Plan, out: &Path, opti
             Err(Failure::Other(e)) => break Err(e),
             Ok(restored) => break Ok(restored),
         }
-        match prepare(store, target, options) {
+        match next() {
             Ok(next) => plan = next,
             Err(e) => break Err(e),
         }
@@ -237,7 +247,9 @@ fn with_threads(threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Resul
         let others: Vec<_> = (1..threads).map_while(spawn).collect();
         let mut result = work();
         for other in others {
-            let theirs = other.join().unwrap_or_else(|_| Err(Error::State("a thread of the restore panicked".into())));
+            let theirs = other.join().unwrap_or_else(|_| {
+                Err(Error::State("a thread of the restore panicked (a defect: please report it)".into()))
+            });
             result = result.and(theirs);
         }
         result

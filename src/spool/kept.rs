@@ -35,10 +35,13 @@ impl Kept {
 
     /// The folder, made where it is missing.
     pub fn folder(&self) -> Result<&Path> {
-        match std::fs::DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create", &self.folder, e)),
-            _ => Ok(&self.folder),
-        }
+        make(&self.folder).map(|()| self.folder.as_path())
+    }
+
+    /// The folder of a Spool, made where it is missing, for other files that may go when a Leader takes over.
+    pub fn folder_of(spool: &Spool) -> Result<PathBuf> {
+        let folder = spool.path(FOLDER);
+        make(&folder).map(|()| folder)
     }
 
     /// Takes a file that was stored; where there is no room it is deleted.
@@ -66,6 +69,13 @@ impl Kept {
             remove(&self.folder.join(name(level, span)))?;
         }
         Ok(())
+    }
+}
+
+fn make(folder: &Path) -> Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create", folder, e)),
+        _ => Ok(()),
     }
 }
 

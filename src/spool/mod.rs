@@ -10,6 +10,7 @@ mod segment;
 mod stat;
 mod state;
 
+pub use crate::names::{remove, rename, sync_beside};
 pub use kept::Kept;
 pub use links::{End, Link, Links};
 pub use segment::{After, Head, Segment};
@@ -18,6 +19,7 @@ pub use state::{State, kept};
 
 use crate::error::{Error, Result};
 use crate::fault;
+use crate::names::sync_folder;
 use crate::page::Pgno;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -211,10 +213,13 @@ impl Spool {
         Ok(files)
     }
 
-    /// Names of the Segments.
+    fn named(&self, is_one: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+        Ok(self.files()?.iter().filter(|(name, _)| is_one(name)).map(|(name, _)| self.folder.join(name)).collect())
+    }
+
+    /// Paths of the Segments.
     pub fn segments(&self) -> Result<Vec<PathBuf>> {
-        let files = self.files()?;
-        Ok(files.iter().filter(|(name, _)| name.ends_with(SEGMENT)).map(|(name, _)| self.folder.join(name)).collect())
+        self.named(|name| name.ends_with(SEGMENT))
     }
 
     /// Bytes in the folder.
@@ -222,10 +227,9 @@ impl Spool {
         Ok(self.files()?.iter().map(|(_, size)| size).sum())
     }
 
-    /// Names of LTX files that wait to be stored.
+    /// Paths of LTX files that wait to be stored.
     pub fn waiting(&self) -> Result<Vec<PathBuf>> {
-        let files = self.files()?;
-        Ok(files.iter().filter(|(name, _)| name.ends_with(".ltx")).map(|(name, _)| self.folder.join(name)).collect())
+        self.named(|name| name.ends_with(".ltx"))
     }
 
     /// Deletes what writers that died left half-written; the caller is the Leader.
@@ -238,14 +242,9 @@ impl Spool {
         Ok(())
     }
 
-    /// Prepared Segments. Nobody writes one while the caller holds SHARED on the database.
+    /// Paths of prepared Segments. Nobody writes one while the caller holds SHARED on the database.
     pub fn prepared(&self) -> Result<Vec<PathBuf>> {
-        let files = self.files()?;
-        Ok(files
-            .iter()
-            .filter(|(name, _)| name.starts_with(PREPARED))
-            .map(|(name, _)| self.folder.join(name))
-            .collect())
+        self.named(|name| name.starts_with(PREPARED))
     }
 
     /// Makes the records of `links` durable, where there are any.
@@ -267,32 +266,6 @@ fn writer_lives(name: &str) -> bool {
     let writer =
         name.rsplit('-').nth(1).and_then(|pid| pid.parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
     writer.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
-}
-
-/// Makes the names in a folder durable.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    std::fs::File::open(folder).and_then(|file| file.sync_all()).map_err(|e| Error::io("sync", folder, e))
-}
-
-/// Makes the names beside a database durable. A folder that this user may not read cannot be synced: SQLite, too, goes on.
-pub fn sync_beside(database: &Path) -> Result<()> {
-    match sync_folder(database.parent().unwrap_or(Path::new("/"))) {
-        Err(Error::Io { kind: std::io::ErrorKind::PermissionDenied, .. }) => Ok(()),
-        synced => synced,
-    }
-}
-
-/// Deletes a file; one that is gone is no error.
-pub fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("delete", path, e)),
-        _ => Ok(()),
-    }
-}
-
-/// Renames within a folder.
-pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
 }
 
 /// A number that nobody else draws.

@@ -9,6 +9,7 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::limits::{FILE_BUFFER, STALE_TEMPORARY};
 use crate::ltx::{Level, Span, Txid};
+use crate::names::sync_folder;
 use bytes::Bytes;
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
@@ -337,10 +338,6 @@ fn is_abandoned(path: &Path) -> bool {
             .and_then(|about| about.modified())
             .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > STALE_TEMPORARY)),
     }
-}
-
-fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync replica folder", folder, e))
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -1,4 +1,4 @@
-//! A small generator whose whole state is its seed.
+//! A small generator whose whole state is its seed, and noise from it.
 #![allow(dead_code)]
 
 /// The state.
@@ -28,4 +28,10 @@ impl Dice {
     pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u64) as usize]
     }
+}
+
+/// Bytes that differ everywhere, so that a piece in the wrong place is noticed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    (0..length).map(|_| dice.below(256) as u8).collect()
 }

@@ -5,21 +5,12 @@
 use super::crew::{goes_on, say, setting};
 use super::dice::Dice;
 use super::ledger;
+pub use crate::support::load;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::time::{Duration, Instant};
 
 /// Time that a connection waits for a lock before it says BUSY.
 const BUSY: Duration = Duration::from_secs(20);
-
-/// Loads the library under test into this process's SQLite.
-pub fn load() {
-    let loader = Connection::open_in_memory().unwrap();
-    // SAFETY: the library under test; nothing else is loaded.
-    unsafe {
-        loader.load_extension_enable().unwrap();
-        loader.load_extension(super::support::library(), None::<&str>).unwrap();
-    }
-}
 
 /// Opens by URI.
 pub fn open(uri: &str) -> rusqlite::Result<Connection> {

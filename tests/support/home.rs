@@ -1,7 +1,7 @@
 //! A database in a folder of its own with its replica: the orders for members that work on it, and the comparison of both.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use super::crew::{Heard, Member, order};
+use super::crew::{Heard, Member, order, role};
 use super::remote::Remote;
 use super::{hand, ledger};
 use std::path::{Path, PathBuf};
@@ -98,13 +98,14 @@ impl Home {
     }
 }
 
-/// Plays the roles that all tests of members share; `false` for another one.
-pub fn play(role: &str) -> bool {
-    match role {
-        "begin" => hand::begin(),
-        "work" => hand::work(),
-        "serve" => hand::serve(),
-        _ => return false,
+/// In a member of the crew: plays its role, one of those that all tests of members share, and never returns.
+pub fn play() {
+    match role().as_deref() {
+        None => return,
+        Some("begin") => hand::begin(),
+        Some("work") => hand::work(),
+        Some("serve") => hand::serve(),
+        Some(role) => panic!("no role {role}"),
     }
     std::process::exit(0);
 }

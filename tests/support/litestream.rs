@@ -35,7 +35,11 @@ pub fn restore(url: &str, arguments: &[&str], out: &Path) -> Said {
 
 /// What its restore makes of a replica; nothing where it answers with an error.
 pub fn restored(url: &str, arguments: &[&str], out: &Path) -> Result<Vec<u8>, String> {
-    let said = restore(url, arguments, out);
+    outcome(restore(url, arguments, out), out)
+}
+
+/// What a restore into `out` left there, which is taken away; what it said, where it failed.
+pub fn outcome(said: Said, out: &Path) -> Result<Vec<u8>, String> {
     if said.code != Some(0) {
         assert!(!out.exists(), "it failed and left {}", out.display());
         return Err(said.err);

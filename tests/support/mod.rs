@@ -1,25 +1,21 @@
-//! What the integration tests share: the built library, and the programs of the system that load it.
+//! What the integration tests share: the built library, golden sets, and the programs of the system that load it.
 //!
 //! Every program runs in a folder of the test's own and for a bounded time.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part of this
 
+pub mod golden;
+mod library;
 pub mod older;
 pub mod other_sqlite;
 
+pub use library::{library, load};
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Seconds after which a program that a test started is killed.
 const SECONDS_MAX: &str = "120";
-
-/// The built extension: `cargo test` leaves it beside the test programs.
-pub fn library() -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let library = program.parent().unwrap().join("liblitestream_vfs.so");
-    assert!(library.is_file(), "{} is missing: `cargo test --release` builds it", library.display());
-    library
-}
 
 /// What a program said.
 #[derive(Debug)]

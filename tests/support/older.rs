@@ -2,42 +2,26 @@
 //! with us and lost.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part of this
 
+use super::golden;
 use litestream_engine::clock::Time;
 use litestream_engine::error::Error;
 use litestream_engine::plan::Target;
 use litestream_engine::plan::older::{Until, Wish};
-use litestream_engine::restore::{self, Either, Options, older};
+use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
 use litestream_engine::v3::Moment;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
-use std::fs::{self, File, FileTimes};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub const SET: &str = "ls-0.3-file";
 
-pub fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
-pub fn set_time(path: &Path, time: SystemTime) {
-    let file = File::options().write(true).open(path).unwrap();
-    file.set_times(FileTimes::new().set_modified(time).set_accessed(time)).unwrap();
-}
-
 /// The golden set with the times of its manifest.
 pub fn golden_copy(into: &Path) -> Value {
-    let manifest: Value = serde_json::from_slice(&fs::read(golden(SET).join("manifest.json")).unwrap()).unwrap();
-    for file in manifest["files"].as_array().unwrap() {
-        let path = file["path"].as_str().unwrap();
-        let copy = into.join(path);
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(golden(SET).join(path), &copy).unwrap();
-        set_time(&copy, UNIX_EPOCH + Duration::from_nanos(file["mtime_ns"].as_u64().unwrap()));
-    }
-    manifest
+    golden::copy(SET, into)
 }
 
 pub fn folder_store(folder: &Path) -> Store {
@@ -50,14 +34,11 @@ pub fn ours(store: &Store, target: Target, wish: &Wish, bounded: bool) -> Result
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.db");
     let options = Options { bounded, ..Options::default() };
-    let result = match restore::choose(store, target, wish, options) {
-        Ok(Either::Ltx(plan)) => restore::carry_out(store, target, plan, &out, options).map(|_| ()),
-        Ok(Either::Older(plan)) => older::carry_out(store, wish, plan, &out, options).map(|_| ()),
-        Err(e) => Err(e),
-    };
+    let result = restore::choose(store, target, wish, options)
+        .and_then(|plan| plan.carry_out(store, target, wish, &out, options));
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     match result {
-        Ok(()) => {
+        Ok(_) => {
             assert_eq!(left, ["out.db"]);
             Ok(fs::read(out).unwrap())
         }
@@ -87,12 +68,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// Opens with ours, the replica's URL percent-encoded.
 pub fn open(database: &Path, replica: &str) -> Connection {
-    let loader = Connection::open_in_memory().unwrap();
-    // SAFETY: the library under test; nothing else is loaded.
-    unsafe {
-        loader.load_extension_enable().unwrap();
-        loader.load_extension(super::library(), None::<&str>).unwrap();
-    }
+    super::load();
     let uri = format!("file:{}?vfs=litestream&replica={replica}&sync-interval=50ms", database.display());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let db = Connection::open_with_flags(uri, flags).unwrap();

@@ -158,15 +158,19 @@ impl Process {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Asks it to close its connection and end, and waits.
+    /// Asks it to close its connection and end, and waits: it must end well.
     #[track_caller]
     pub fn end(mut self) {
         drop(self.input.take());
         let began = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
             assert!(began.elapsed() < END, "it does not end");
             std::thread::sleep(Duration::from_millis(20));
-        }
+        };
+        assert!(status.success(), "it ended with {status}");
     }
 
     /// kill -9.

@@ -5,7 +5,6 @@
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part of this
 
 use crate::servers::{AZURITE_KEY, S3_KEY};
-use crate::support::library;
 use litestream_engine::ltx::{Decoder, Level, Txid};
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
@@ -31,12 +30,7 @@ pub fn load() {
             // SAFETY: as above.
             unsafe { std::env::set_var(name, value) };
         }
-        let loader = Connection::open_in_memory().unwrap();
-        // SAFETY: the library under test; nothing else is loaded.
-        unsafe {
-            loader.load_extension_enable().unwrap();
-            loader.load_extension(library(), None::<&str>).unwrap();
-        }
+        crate::support::load();
     });
 }
 
@@ -271,4 +265,16 @@ pub fn pages_of(file: impl Read) -> (u32, u32) {
 pub fn integrity(path: &Path) -> String {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
     connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
+}
+
+/// Rows that come, change and go, so that each moment differs in several pages.
+pub fn step(connection: &Connection, n: i64) {
+    connection
+        .execute_batch(&format!(
+            "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, a, b); CREATE INDEX IF NOT EXISTS i ON t(a);
+             INSERT INTO t(a, b) SELECT {n} * 7919 % 1000, hex(randomblob(300)) FROM json_each('[1,2,3,4,5,6,7,8,9]');
+             UPDATE t SET b = hex(randomblob(200)) WHERE id % 17 = {n} % 17;
+             DELETE FROM t WHERE id % 23 = {n} % 23 AND id < {n} * 5; COMMIT"
+        ))
+        .unwrap();
 }

@@ -1,6 +1,6 @@
 //! Which function of SQLite's table stands where, and since which version.
 //!
-//! Owns the numbers only. `tests/extension.rs` compares them with `sqlite3ext.h`.
+//! Owns the numbers only. `tests/doors.rs` compares them with `sqlite3ext.h`.
 
 use std::ffi::c_int;
 

@@ -5,17 +5,17 @@
 
 mod wal_file;
 
-use super::{Failure, Options, Progress, in_parallel};
+use super::{Failure, Options, Progress, by_plans, in_parallel};
 use crate::error::{Error, Result};
-use crate::limits::{FILE_BUFFER, OLDER_BATCH, OLDER_BATCH_BYTES, RESTORE_PLANS};
+use crate::limits::{FILE_BUFFER, OLDER_BATCH, OLDER_BATCH_BYTES};
 use crate::page::PageSize;
 use crate::plan::older::{self, Plan, Until, Wish};
 use crate::store::{Other, Store};
 use crate::v3::{Generation, Index, Kind, Moment, Object, ROOT, Unpacked};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use wal_file::WalFile;
 
@@ -45,29 +45,9 @@ pub fn list(store: &Store) -> Result<Vec<Object>> {
 }
 
 /// Restores by a plan into `out`, a path where nothing stands; where an object is gone, by a new plan.
-pub fn carry_out(store: &Store, wish: &Wish, mut plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(out);
-    let file = file.map_err(|e| Error::io("create", out, e))?;
-    let mut left = RESTORE_PLANS;
-    let result = loop {
-        match fill(store, &plan, &file, out, options) {
-            Err(Failure::Vanished(_)) if left > 1 => left -= 1,
-            Err(Failure::Vanished(text)) => {
-                break Err(Error::Gap(format!("listed but not there, {RESTORE_PLANS} times: {text}")));
-            }
-            Err(Failure::Other(e)) => break Err(e),
-            Ok(restored) => break Ok(restored),
-        }
-        match list(store).and_then(|listing| older::plan(&listing, wish)) {
-            Ok(next) => plan = next,
-            Err(e) => break Err(e),
-        }
-    };
-    if result.is_err() {
-        // The error that made the restore fail says more than one about a temporary file.
-        let _ = std::fs::remove_file(out);
-    }
-    result
+pub fn carry_out(store: &Store, wish: &Wish, plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
+    let next = || list(store).and_then(|listing| older::plan(&listing, wish));
+    by_plans(plan, out, |plan, file| fill(store, plan, file, out, options), next)
 }
 
 fn fill(
