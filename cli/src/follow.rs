@@ -4,6 +4,7 @@
 //! that says where to go on, and the words.
 
 use crate::args::RestoreFlags;
+use crate::check::Check;
 use crate::output::{Failure, Notes};
 use crate::place::Place;
 use crate::progress::Bar;
@@ -35,13 +36,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often a pause looks whether it shall end.
 const BLINK: Duration = Duration::from_millis(50);
 
-/// Follows until a signal comes.
+/// Follows until a signal comes. What is restored first is checked; later steps are not.
 pub fn run(
     store: &Store,
     out: &Path,
     interval: Duration,
     options: Options<'_>,
-    flags: &RestoreFlags,
+    (flags, check): (&RestoreFlags, Check),
 ) -> Result<(), Failure> {
     let notes = Notes { json: flags.json };
     let stop = Arc::new(AtomicBool::new(false));
@@ -61,7 +62,7 @@ pub fn run(
             notes.info("database already exists, skipping");
             return Ok(());
         }
-        _ => begin(store, out, options, flags, notes),
+        _ => begin(store, out, options, (flags, check), notes),
     };
     let txid = match begun {
         Ok(Some(txid)) => txid,
@@ -90,7 +91,7 @@ fn begin(
     store: &Store,
     out: &Path,
     options: Options<'_>,
-    flags: &RestoreFlags,
+    (flags, check): (&RestoreFlags, Check),
     notes: Notes,
 ) -> Result<Option<Txid>, Failure> {
     let place = Place::new(out, flags.force)?;
@@ -109,11 +110,14 @@ fn begin(
     bar.clear();
     let txid = restored?.txid();
     // First where it will be, then the database: a `-txid` without its database begins anew.
-    let placed = prepare(place.temporary(), txid)
-        .and_then(|()| save(&suffixed(out, "-txid"), txid))
-        .map_err(Failure::from)
-        .and_then(|()| place.put(notes));
+    let placed = check.run(place.temporary()).and_then(|()| {
+        prepare(place.temporary(), txid).and_then(|()| save(&suffixed(out, "-txid"), txid))?;
+        place.put(notes)
+    });
     placed.inspect_err(|_| place.abandon())?;
+    if check != Check::None {
+        notes.info("post-restore integrity check passed");
+    }
     Ok(Some(txid))
 }
 

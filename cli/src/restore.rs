@@ -41,7 +41,7 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
         return Err(Failure::with_hint("-o is required when restoring from a replica URL", hint));
     };
     if flags.follow {
-        return follow_on(flags, url, out, parallelism);
+        return follow_on(flags, url, out, parallelism, check);
     }
     if flags.if_db_not_exists && out.exists() {
         notes.info("database already exists, skipping");
@@ -69,8 +69,8 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
     }
 }
 
-/// `-f`: restores, then stays and follows.
-fn follow_on(flags: &RestoreFlags, url: &OsStr, out: &Path, parallelism: usize) -> Result<(), Failure> {
+/// `-f`: restores, checks where it was asked to, then stays and follows.
+fn follow_on(flags: &RestoreFlags, url: &OsStr, out: &Path, parallelism: usize, check: Check) -> Result<(), Failure> {
     let mut barred = [
         ("-txid", flags.txid.is_some()),
         ("-timestamp", flags.timestamp.is_some()),
@@ -89,7 +89,7 @@ fn follow_on(flags: &RestoreFlags, url: &OsStr, out: &Path, parallelism: usize) 
     })?;
     let store = replica::open(url)?;
     let options = Options { parallelism, ..Options::default() };
-    follow::run(&store, out, interval, options, flags)
+    follow::run(&store, out, interval, options, (flags, check))
 }
 
 /// Who said no.

@@ -11,6 +11,7 @@ mod library;
 
 use rusqlite::{Connection, OpenFlags};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -27,8 +28,12 @@ struct Follower(Child);
 
 impl Follower {
     fn start(copy: &Path, url: &str) -> Follower {
+        Follower::start_with(copy, url, &[])
+    }
+
+    fn start_with(copy: &Path, url: &str, flags: &[&str]) -> Follower {
         let mut command = Command::new(env!("CARGO_BIN_EXE_litestream-vfs"));
-        command.args(["restore", "-f", "-follow-interval", "50ms", "-o", copy.to_str().unwrap(), url]);
+        command.args(["restore", "-f", "-follow-interval", "50ms", "-o", copy.to_str().unwrap()]).args(flags).arg(url);
         let out = fs::File::options().create(true).append(true).open(copy.with_extension("log")).unwrap();
         Follower(command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap())
     }
@@ -333,6 +338,37 @@ fn a_copy_that_was_written_to_is_refused() {
     let done = command.args(["restore", "-f", "-o", copy.to_str().unwrap(), &url]).output().unwrap();
     let text = String::from_utf8(done.stderr).unwrap();
     assert!(done.status.code() == Some(1) && text.contains("was written by somebody else"), "{text}");
+}
+
+/// Goal: `-integrity-check` counts here too. Method: the replica of a database with a damaged page; the golden one is sound.
+#[test]
+fn a_damaged_database_is_not_followed_where_a_check_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, copy) = (folder.path().join("app.db"), folder.path().join("copy.db"));
+    create(&Connection::open(&database).unwrap());
+    let damaged = fs::File::options().write(true).open(&database).unwrap();
+    damaged.write_all_at(&[0xff; 64], 4096).unwrap();
+    let url = format!("file://{}", folder.path().join("replica").display());
+    library::load();
+    let db = Connection::open(format!("file:{}?vfs=litestream&replica={url}", database.display())).unwrap();
+    db.query_row("SELECT litestream_sync(30)", [], |row| row.get::<_, String>(0)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_litestream-vfs"));
+    command.args(["restore", "-f", "-integrity-check", "full", "-o", copy.to_str().unwrap(), &url]);
+    let done = command.output().unwrap();
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.code() == Some(1) && text.contains("post-restore integrity check: "), "{text}");
+    assert!(!copy.exists() && !folder.path().join("copy.db-txid").exists(), "something was left");
+
+    let url = format!("file://{}", golden::golden("ls-0.5-page512").display());
+    let follower = Follower::start_with(&copy, &url, &["-integrity-check", "quick"]);
+    let began = Instant::now();
+    let log = || fs::read_to_string(copy.with_extension("log")).unwrap();
+    while !log().contains("entering follow mode") {
+        assert!(began.elapsed() < PATIENCE, "{}", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(log().contains("post-restore integrity check passed"), "{}", log());
+    follower.stop();
 }
 
 /// Goal: mistakes are refused with the reason. Method: each once.
