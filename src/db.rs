@@ -83,6 +83,8 @@ pub struct Db {
     pub(crate) restoring: Mutex<Leadership>,
     /// This process has looked once whether the store is beyond what is stored from here.
     pub(crate) looked: AtomicBool,
+    /// Who looks.
+    pub(crate) looking: Mutex<()>,
     /// A new database began under this name: what the Leader knows is of another.
     pub(crate) forget: AtomicBool,
     txns: (Sender<Txn>, Receiver<Txn>),
@@ -121,6 +123,7 @@ impl Db {
             leadership: Leadership::of("lock"),
             restoring: Mutex::new(Leadership::of("restore.lock")),
             looked: AtomicBool::new(false),
+            looking: Mutex::default(),
             stored_as_given: OnceLock::new(),
             forget: AtomicBool::new(false),
             txns: bounded(limits::CHANNEL_TXNS),

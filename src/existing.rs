@@ -6,7 +6,7 @@
 
 use crate::aside::{set_aside, set_segments_aside};
 use crate::base::{BaseFile, Lock};
-use crate::db::{Db, Replica};
+use crate::db::{Db, Replica, lock};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::history;
@@ -37,8 +37,15 @@ const BOUNDARIES: usize = 32;
 
 /// Once for each process: a file that is there.
 pub(crate) fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) -> Result<()> {
-    // A worker of this process leads or follows already; fcntl would not even notice the second asking.
-    if db.looked.swap(true, Ordering::Relaxed) || db.has_worked() {
+    // A worker of this process leads or follows already; fcntl would not even notice the second asking, and giving back
+    // what was asked for would take the lock from the worker.
+    let is_done = || db.looked.load(Ordering::Relaxed) || db.has_worked();
+    if is_done() {
+        return Ok(());
+    }
+    // Whoever opens it meanwhile waits: the file may be another one after this.
+    let _looking = lock(&db.looking);
+    if is_done() {
         return Ok(());
     }
     warn_of_links(db);
@@ -47,9 +54,7 @@ pub(crate) fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) ->
         Some(state) if state.txid == Txid(0) || state.replica != kept(&replica.settings.url.identity()) => Ok(()),
         Some(state) => look(db, replica, &state),
     };
-    if looked.is_err() {
-        db.looked.store(false, Ordering::Relaxed);
-    }
+    db.looked.store(looked.is_ok(), Ordering::Relaxed);
     looked
 }
 

@@ -1,6 +1,7 @@
 //! What the Leader does in one turn: put what waits, find what is committed and not stored, make one file of
 //! it, or a new image where continuity is lost.
 
+mod folding;
 mod meeting;
 
 use crate::below;
@@ -15,11 +16,11 @@ use crate::history::{self, History, Site};
 use crate::image::{self, Pace, Snapshot};
 use crate::limits;
 use crate::ltx::{Level, Span, Txid};
-use crate::page::{PageSize, Pgno};
+use crate::page::PageSize;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
-use crate::spool::{Head, Link, Segment, Stat, State, kept, random, remove};
+use crate::spool::{Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
 use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
 use crate::validation::Validation;
@@ -219,13 +220,10 @@ impl<'a> Leading<'a> {
             return Ok(false);
         }
         let outgoing = self.outgoing.as_ref().expect("it was put");
-        let mut state = self.state.clone();
-        if let Some(written) = self.db.spool().state()?
-            && written.number != state.number
-        {
-            log::warn!(target: "litestream", "{}: another process wrote the state; this one stops leading", self.db.path().display());
+        if !self.still_leads()? {
             return Ok(false);
         }
+        let mut state = self.state.clone();
         state.txid = outgoing.txid;
         state.cursor = if std::mem::take(&mut self.adrift) { None } else { Some(outgoing.to) };
         state.commit = outgoing.commit;
@@ -242,10 +240,19 @@ impl<'a> Leading<'a> {
         Ok(true)
     }
 
-    /// The lock may be gone (a backup closed the file), the Spool or the database may be another.
-    fn still_leads(&mut self) -> Result<bool> {
+    /// The lock may be gone (a backup closed the file), the Spool or the database may be another, and another process may
+    /// have led since: nothing is put or written to `state` without this.
+    pub(crate) fn still_leads(&self) -> Result<bool> {
+        let spool = self.db.spool();
         let inode = Stat::of(self.db.path())?.map(|stat| stat.inode);
-        Ok(self.db.spool().exists() && inode == Some(self.state.inode) && self.db.leadership.hold(self.db.spool())?)
+        if !spool.exists() || inode != Some(self.state.inode) || !self.db.leadership.hold(spool)? {
+            return Ok(false);
+        }
+        let overtaken = spool.state()?.is_some_and(|written| written.number != self.state.number);
+        if overtaken {
+            log::warn!(target: "litestream", "{}: another process wrote the state; this one leads anew", self.db.path().display());
+        }
+        Ok(!overtaken)
     }
 
     /// A handle of our own on the database, and the turn to read through it: none while the host needs its locks,
@@ -348,44 +355,12 @@ impl<'a> Leading<'a> {
         }
     }
 
-    /// The store does not answer and Segments pile up: many become one, each page once, so that the Spool grows
-    /// with the database and not with time.
-    pub(crate) fn fold(&mut self) -> Result<()> {
-        let spool = self.db.spool();
-        if spool.segments()?.len() < limits::FOLD_SEGMENTS {
-            return Ok(());
-        }
-        let start = match &self.outgoing {
-            Some(outgoing) => {
-                Start::Stored { cursor: outgoing.to, commit: outgoing.commit, page_size: outgoing.page_size }
-            }
-            None => self.start(),
-        };
-        let walked = reader::walk(start, &mut reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
-        let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
-        let (Some(first), false) = (pending.segments.first(), needs_snapshot(&pending)) else { return Ok(()) };
-        if pending.segments.len() < 2 {
-            return Ok(());
-        }
-        let after = pending.segments.last().and_then(|last| last.head.after);
-        let head = Head { to: pending.to, commit: pending.commit, page_size: pending.page_size, after, ..first.head };
-        let pages: Vec<Pgno> = pending.pages.iter().map(|(pgno, _)| *pgno).collect();
-        let mut places = pending.pages.iter().map(|(_, place)| *place);
-        let folded = spool.save(&head, &pages, |_, page| {
-            let place = places.next().expect("one place for each page");
-            pending.read(place, page).map(|_| ())
-        })?;
-        Segment::open(&folded)?.sync()?;
-        spool.sync()?;
-        for segment in pending.segments.iter().filter(|segment| segment.path != folded) {
-            remove(&segment.path)?;
-        }
-        Ok(())
-    }
-
     // ---- images ----
 
     fn image(&mut self, why: &str) -> Result<Turn> {
+        if !self.still_leads()? {
+            return Ok(Turn::Following);
+        }
         if self.copying.is_none() {
             image::let_tick_pass(self.db.path())?;
         }

@@ -19,7 +19,7 @@ impl Leading<'_> {
         }
         let spool = self.db.spool();
         let links = spool.links()?;
-        if link::at_rest(Some(&self.state), &links) || !self.is_closed(&links)? {
+        if link::at_rest(Some(&self.state), &links) || !self.is_closed(&links)? || !self.still_leads()? {
             return Ok(());
         }
         let Some(held) = self.reading()? else { return Ok(()) };
