@@ -209,6 +209,11 @@ impl Db {
         }
     }
 
+    /// Connections of this process that have the wal-index mapped; each holds SHARED.
+    pub(crate) fn viewers(&self) -> usize {
+        lock(&self.views).len()
+    }
+
     /// A connection is about to unmap.
     pub(crate) fn hide(&self, connection: u64) {
         lock(&self.views).retain(|(id, _)| *id != connection);

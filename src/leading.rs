@@ -412,6 +412,9 @@ impl<'a> Leading<'a> {
         if self.state.txid > Txid(0) {
             log::info!(target: "litestream", "{}: a new image is made as {}: {why}", self.db.path().display(), self.state.txid.next());
         }
+        if self.pace.insists() {
+            held.turn.insist();
+        }
         self.end_as_known(&mut snapshot)?;
         self.db.report.phase(Phase::Imaging);
         self.pace.begin(Instant::now());
