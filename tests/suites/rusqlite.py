@@ -84,15 +84,16 @@ def main():
             for side, (passed, failed) in results.items():
                 totals[side] = [had + more for had, more in zip(totals[side], (passed, len(failed), runs[side].seconds))]
             found = [f"{name}: {test}" for test in sorted(results["ours"][1] - results["plain"][1])]
-            if results["ours"][0] + len(results["ours"][1]) < results["plain"][0] or results["plain"][0] == 0:
+            if results["ours"][0] + len(results["ours"][1]) < results["plain"][0]:
                 found.append("\n".join(runs["ours"].output.splitlines()[-20:]))
             count, differing = harness.compare(workspace, preload, runs["ours"])
             problems, compared = problems + found + differing, compared + count
             starts += runs["ours"].starts()
+            # A program may have no test of these features.
+            if runs["ours"].starts() == 0 and results["plain"][0] > 0:
+                problems.append(f"{name}: our VFS was not used")
         proof = harness.Proof(workspace.replicas)
-        if starts < len(programs):
-            problems.append("our VFS was not used by all programs")
-        if proof.files == 0:
+        if proof.files == 0 or totals["ours"][0] == 0:
             problems.append("nothing was replicated")
         for side, (passed, failed, seconds) in totals.items():
             print(f"{side}: {passed} passed, {failed} failed, {seconds:.1f} s")
