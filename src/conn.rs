@@ -12,6 +12,7 @@ use crate::fault;
 use crate::limits;
 use crate::link;
 use crate::reader::Target;
+use crate::rest;
 use crate::rollback::Rollback;
 use crate::spool::{Link, Stat};
 use crate::turns::Claim;
@@ -412,14 +413,16 @@ impl Conn {
         }
         let change = self.look().map(|header| header.change);
         let written = (|| {
-            let Some(stat) = Stat::of(self.db.path())? else { return Ok(false) };
             let (state, links) = (spool.state()?, spool.links()?);
-            let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(false) };
-            if link::begins(&end, &stat, change) && end.cursor.salt != salt {
+            let follows = Stat::of(self.db.path())?.zip(link::newest_end(state.as_ref(), &links));
+            let follows = follows.filter(|(stat, end)| link::begins(end, stat, change) && end.cursor.salt != salt);
+            if let Some((_, end)) = follows {
                 spool.link(links.newest(), &Link::Begin { salt, follows: end.cursor })?;
-                return Ok(true);
             }
-            Ok(false)
+            if link::at_rest(state.as_ref(), &links) {
+                rest::end(spool, &links, follows.is_some())?;
+            }
+            Ok(follows.is_some())
         })();
         match written {
             Ok(true) => self.known = salt,

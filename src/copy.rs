@@ -4,7 +4,7 @@
 use crate::base::{BaseFile, Lock};
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::image::{Header, header, journal_path, read_page};
+use crate::image::{self, Header, header, journal_path, read_page};
 use crate::limits;
 use crate::link;
 use crate::page::{PageSize, Pgno};
@@ -56,6 +56,10 @@ impl Copying {
             let stat = Stat::of(db.path())?.ok_or_else(|| Error::State("the database is gone".into()))?;
             let links = db.spool().links()?;
             let known = link::newest_end(Some(state), &links).filter(|end| end.header == header.hash);
+            if image::recent(&stat) && known.is_none_or(|end| end.stat != stat) {
+                // Perhaps a copy that is being put over it, which would go on unseen within this tick.
+                return Ok(None);
+            }
             let known = known.map(|end| end.cursor);
             let cursor = known.unwrap_or_else(|| Cursor::start(Salt(random().to_be_bytes())));
             state.image = Some(cursor);
@@ -71,7 +75,7 @@ impl Copying {
                 .open(&path)
                 .map_err(|e| Error::io("create", &path, e))?;
             let Header { page_size, commit, hash, .. } = header;
-            Ok(Copying {
+            Ok(Some(Copying {
                 file,
                 path,
                 hash,
@@ -82,10 +86,10 @@ impl Copying {
                 cursor,
                 commit,
                 page_size,
-            })
+            }))
         })();
         base.unlock(Lock::None).map_err(|e| Error::io("unlock", db.path(), e))?;
-        begun.map(Some)
+        begun
     }
 
     /// Copies pages under SHARED for a short time.

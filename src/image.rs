@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Tries to take a read mark before the image is left for later.
 const MARK_TRIES: usize = 16;
-/// A file written within this time may be written again without its time changing, in nanoseconds.
-const TICK: i64 = 10_000_000;
+/// A file written within this time may be written again without its time changing.
+const TICK: Duration = Duration::from_millis(10);
 
 /// What every database begins with.
 pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -208,6 +208,8 @@ impl<'a> Snapshot<'a> {
                 snapshot.commit = index.pages;
                 snapshot.page_size = index.page_size.unwrap_or(file.page_size);
             }
+            // The file alone is the database: a copy that is being put over it must show.
+            None if recent(&stat) => return Ok(None),
             None => {
                 snapshot.end = Some(End {
                     cursor: snapshot.cursor,
@@ -331,9 +333,19 @@ fn choose_mark(base: &dyn BaseFile, region: &dyn Region, mx_frame: u32) -> std::
     Ok(None)
 }
 
-fn recent(stat: &Stat) -> bool {
+/// Was it written so lately that what is written next may leave its time as it is?
+pub(crate) fn recent(stat: &Stat) -> bool {
     let now = crate::clock::Time::now().0.saturating_mul(1_000_000);
-    (now - stat.modified).abs() < TICK
+    now.abs_diff(stat.modified) < TICK.as_nanos() as u64
+}
+
+/// Lets the tick pass in which a file was written, so that whoever writes to it past SQLite (a copy put over it) from
+/// now on is seen by its time. On a thread of ours, and before anything is locked.
+pub(crate) fn let_tick_pass(path: &Path) -> Result<()> {
+    if Stat::of(path)?.is_some_and(|stat| recent(&stat)) {
+        std::thread::sleep(TICK);
+    }
+    Ok(())
 }
 
 /// True where no wal-index stands beside the database.

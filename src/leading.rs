@@ -386,6 +386,9 @@ impl<'a> Leading<'a> {
     // ---- images ----
 
     fn image(&mut self, why: &str) -> Result<Turn> {
+        if self.copying.is_none() {
+            image::let_tick_pass(self.db.path())?;
+        }
         let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
         self.db.report.journal(!header.wal);

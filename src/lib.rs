@@ -61,6 +61,7 @@ mod local;
 mod opening;
 pub mod registry;
 pub mod report;
+mod rest;
 mod turns;
 mod validation;
 mod way;

@@ -10,7 +10,14 @@ use crate::wal::{Cursor, Salt};
 /// in exclusive locking mode several transactions may leave the same header.
 pub fn newest_end(state: Option<&State>, links: &Links) -> Option<End> {
     let own = state.and_then(|state| state.end.filter(|_| links.newest_word() <= state.end_after));
-    own.or_else(|| links.newest_end().copied())
+    let end = own.or_else(|| links.newest_end().copied())?;
+    Some(if at_rest(state, links) { End { stat: end.stat.in_this_boot(), ..end } } else { end })
+}
+
+/// The database was closed with all of it stored and durable, and nobody wrote since: every writer makes a durable
+/// record before its first change.
+pub fn at_rest(state: Option<&State>, links: &Links) -> bool {
+    state.is_some_and(|state| state.rest == Some(links.newest()))
 }
 
 /// A life that begins now continues `end`: nothing wrote the database since, and no commit was missed.

@@ -12,6 +12,7 @@ use crate::image::journal_path;
 use crate::leftover;
 use crate::link;
 use crate::page::{PageSize, Pgno};
+use crate::rest;
 use crate::spool::{After, End, Head, Link, Stat, header_hash, random, remove};
 use crate::wal::{Cursor, Salt};
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub(crate) struct Rollback {
     tip: Tip,
     prepared: Option<Prepared>,
     dirty: bool,
+    /// The database was at rest when it was looked at.
+    at_rest: bool,
 }
 
 impl Rollback {
@@ -66,6 +69,7 @@ impl Rollback {
             if matches!(self.tip, Tip::Unknown) {
                 self.tip = self.look(db, database);
             }
+            self.end_rest(db);
             self.mark_dirty(db);
         }
         self.ranges.push((offset, len));
@@ -133,7 +137,8 @@ impl Rollback {
     }
 
     /// Does the file hold what the newest End left?
-    fn look(&self, db: &Arc<Db>, database: &dyn ReadAt) -> Tip {
+    fn look(&mut self, db: &Arc<Db>, database: &dyn ReadAt) -> Tip {
+        self.at_rest = false;
         let looked = (|| -> Result<Tip> {
             if !db.spool().exists() {
                 return Ok(Tip::Unproven);
@@ -142,11 +147,23 @@ impl Rollback {
             let hash = header_hash(&header);
             let stat = Stat::of(db.path())?;
             let (state, links) = (db.spool().state()?, db.spool().links()?);
+            self.at_rest = link::at_rest(state.as_ref(), &links);
             let end = link::newest_end(state.as_ref(), &links)
                 .filter(|end| end.header == hash || (end.header == 0 && Some(end.stat) == stat));
             Ok(end.map_or(Tip::Unproven, |end| Tip::Proven(end.cursor)))
         })();
         looked.unwrap_or(Tip::Unproven)
+    }
+
+    /// The mode was WAL when the database came to rest: the first transaction in another is told first.
+    fn end_rest(&mut self, db: &Arc<Db>) {
+        if !std::mem::take(&mut self.at_rest) {
+            return;
+        }
+        let ended = db.spool().links().and_then(|links| rest::end(db.spool(), &links, false));
+        if let Err(e) = ended {
+            db.note("links", &e);
+        }
     }
 
     /// Journal modes OFF and MEMORY leave nothing that would undo a half-written transaction after a kill:

@@ -103,8 +103,11 @@ impl<'a> Worker<'a> {
                         // Blind: what others commit would be seen by nobody.
                         self.stop_leading();
                     }
-                    if !is_busy && self.end(false) {
-                        return;
+                    if !is_busy {
+                        self.rest();
+                        if self.end(false) {
+                            return;
+                        }
                     }
                     None
                 }
@@ -251,6 +254,13 @@ impl<'a> Worker<'a> {
         // Between half and all of it, so that many processes do not come back at once.
         let jitter = (crate::spool::random() % 1000) as f64 / 2000.0;
         pause.mul_f64(0.5 + jitter)
+    }
+
+    /// Everything is stored: where the database is closed, the next boot is told so.
+    fn rest(&mut self) {
+        if let Some(Err(e)) = self.leading.as_mut().map(Leading::rest) {
+            self.db.note("rest", &e);
+        }
     }
 
     /// Ends the thread where nothing is left to do.

@@ -7,6 +7,8 @@
 
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/recorded.rs"]
+mod recorded;
 #[path = "support/replicated.rs"]
 mod replicated;
 #[path = "support/servers.rs"]
@@ -18,6 +20,7 @@ use litestream_engine::plan::Target;
 use process::Process;
 use replicated::{Place, folder, load, same_pages, sync};
 use rusqlite::Connection;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -38,6 +41,27 @@ fn scene() -> (TempDir, Place) {
         )
         .unwrap();
     (folder, place)
+}
+
+/// A machine that can be booted, as far as processes ask for the name of the boot.
+struct Machine {
+    folder: PathBuf,
+    recorder: PathBuf,
+}
+
+impl Machine {
+    fn new(folder: &Path) -> Machine {
+        Machine { folder: folder.to_path_buf(), recorder: recorded::recorder(folder) }
+    }
+
+    /// The first process of a boot of that name.
+    #[track_caller]
+    fn boot(&self, name: &str, place: &Place) -> Process {
+        let named = self.folder.join("boot");
+        std::fs::write(&named, name).unwrap();
+        let variables = [("LD_PRELOAD", &self.recorder), ("RECORD_ROOT", &self.folder), ("RECORD_BOOT", &named)];
+        Process::start_with(&place.uri(), &variables.map(|(key, path)| (key, path.to_str().unwrap())))
+    }
 }
 
 /// Work on a few pages, by a process.
@@ -67,6 +91,39 @@ fn a_restart_makes_no_image() {
         process.end();
         assert!(!place.path.with_file_name("app.db-wal").exists(), "the close left the WAL");
     }
+}
+
+/// Goal: the machine may be booted in between. Method: the same, with the name of the boot that the next process reads
+/// another one each time; a boot without work is among them.
+#[test]
+fn a_boot_of_the_machine_makes_no_image() {
+    let (folder, place) = scene();
+    let machine = Machine::new(folder.path());
+    for round in 0..6 {
+        let mut process = machine.boot(&format!("boot {round}"), &place);
+        process.sql("SELECT count(*) FROM t");
+        work(&mut process, if round == 3 { 0 } else { 20 });
+        is_stored_with_one_image(&place, &mut process);
+        process.end();
+    }
+}
+
+/// Goal: what others do to a closed database while the machine is down, or before, is noticed in the next boot. Method:
+/// plain SQLite changes one row, in as many bytes; then the next boot as above.
+#[test]
+fn a_boot_after_others_wrote_makes_an_image_of_what_they_wrote() {
+    let (folder, place) = scene();
+    let machine = Machine::new(folder.path());
+    let mut process = machine.boot("one", &place);
+    work(&mut process, 5);
+    is_stored_with_one_image(&place, &mut process);
+    process.end();
+    Connection::open(&place.path).unwrap().execute_batch("UPDATE t SET n = n + 1").unwrap();
+    let mut process = machine.boot("two", &place);
+    work(&mut process, 5);
+    process.sql("SELECT litestream_sync(60)");
+    same_pages(&place.image(), &place.restored(Target::Latest));
+    place.has_images(2..=2);
 }
 
 /// Goal: the same when the end is right behind the work. Method: no sync before the close; the end of the process

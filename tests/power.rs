@@ -92,6 +92,17 @@ const WORKLOADS: &[Workload] = &[
             ["small", 3, 0.005], ["sync"], ["sql", "PRAGMA wal_checkpoint"], ["small", 2, 0.005], ["sql", "PRAGMA wal_checkpoint"],
             ["small", 2, 0.005], ["sql", "PRAGMA wal_checkpoint"], ["small", 1, 0.005]]]]"#,
     },
+    // Closed again and again, sometimes long enough to come to rest; nothing changes the size, so only times tell.
+    Workload {
+        name: "wal-rests",
+        promise: Promise::Prefix,
+        interval: "20ms",
+        earlier: None,
+        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["begin"], ["sync"], ["close"], ["wait", 0.05], ["times", 6, [
+            ["open"], ["small", 2, 0.003], ["sql", "PRAGMA wal_checkpoint"], ["small", 2, 0.003], ["close"], ["wait", 0.04],
+            ["open"], ["small", 1, 0], ["close"]]], ["wait", 0.05], ["open"], ["sql", "PRAGMA journal_mode=DELETE"], ["small", 2, 0.01],
+            ["close"], ["open"], ["sql", "PRAGMA journal_mode=WAL"], ["small", 3, 0.01], ["close"], ["wait", 0.05]]"#,
+    },
     Workload {
         name: "delete-full",
         promise: Promise::AllButLast,

@@ -57,6 +57,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "validation",
             "way",
             "forget",
+            "rest",
         ],
     ),
 ];

@@ -125,9 +125,15 @@ impl Spool {
         State::read(&self.state)
     }
 
-    /// Writes `state` durably; the caller is the Leader.
+    /// Writes `state` durably, and that the database is not at rest; the caller is the Leader.
     pub fn set_state(&self, state: &mut State) -> Result<()> {
+        self.set_rest(state, None)
+    }
+
+    /// Writes `state` durably, with the record of `links` at which the database rests.
+    pub fn set_rest(&self, state: &mut State, rest: Option<u64>) -> Result<()> {
         fault::point("state-coming");
+        state.rest = rest;
         state.write(&self.state)?;
         fault::point("state-written");
         Ok(())
@@ -240,6 +246,14 @@ impl Spool {
             .filter(|(name, _)| name.starts_with(PREPARED))
             .map(|(name, _)| self.folder.join(name))
             .collect())
+    }
+
+    /// Makes the records of `links` durable, where there are any.
+    pub fn sync_links(&self) -> Result<()> {
+        match std::fs::File::open(&self.links).and_then(|file| file.sync_data()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("sync", &self.links, e)),
+            _ => self.sync(),
+        }
     }
 
     /// Makes names in here durable.

@@ -44,6 +44,11 @@ impl Stat {
             Err(e) => Err(Error::io("stat", path, e)),
         }
     }
+
+    /// The same as a look in this boot would have found it: only where a file is known to rest durably.
+    pub fn in_this_boot(self) -> Stat {
+        Stat { boot: boot(), ..self }
+    }
 }
 
 /// The time of birth, spread over the bits so that an inode beside it stays distinct; 0 where there is none.

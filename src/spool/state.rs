@@ -1,7 +1,7 @@
 //! `state`: how far the store is, written by the Leader only. Two slots, numbered and checksummed, so a
 //! torn write leaves the one before.
 
-use super::codec::{Out, opened};
+use super::codec::{In, Out, opened};
 use super::links::End;
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -44,6 +44,8 @@ pub struct State {
     pub end_after: u64,
     /// Which replica, without keys.
     pub replica: String,
+    /// The database is closed and all of it is stored and durable: the number of the newest record of `links` then.
+    pub rest: Option<u64>,
 }
 
 impl State {
@@ -94,19 +96,25 @@ impl State {
 
 /// | field | bytes |
 /// |---|---|
-/// | magic, flags (1 cursor, 2 image, 4 end) | 8 |
+/// | magic, flags (1 cursor, 2 image, 4 end, 8 rest) | 8 |
 /// | number, writer, txid | 24 |
 /// | cursor, image | 40 |
 /// | commit, page size | 8 |
 /// | inode, time | 16 |
 /// | End, number of the newest link then | 76 |
 /// | length of the replica's identity, its bytes | 4 + up to 512 |
+/// | rest | 8 |
 /// | CRC-64 | last 8 of 1024 |
 fn encode(state: &State) -> Vec<u8> {
     let mut out = Out::default();
     out.u32(MAGIC);
     let flag = |set: bool, bit: u32| if set { bit } else { 0 };
-    out.u32(flag(state.cursor.is_some(), 1) | flag(state.image.is_some(), 2) | flag(state.end.is_some(), 4));
+    out.u32(
+        flag(state.cursor.is_some(), 1)
+            | flag(state.image.is_some(), 2)
+            | flag(state.end.is_some(), 4)
+            | flag(state.rest.is_some(), 8),
+    );
     out.u64(state.number);
     out.u64(state.writer);
     out.u64(state.txid.0);
@@ -127,6 +135,7 @@ fn encode(state: &State) -> Vec<u8> {
     let replica = kept(&state.replica);
     out.u32(replica.len() as u32);
     out.0.extend_from_slice(replica.as_bytes());
+    out.u64(state.rest.unwrap_or_default());
     out.sealed(SLOT_BYTES)
 }
 
@@ -143,7 +152,9 @@ fn decode(raw: &[u8]) -> Option<State> {
     let end = fields.end()?;
     let end_after = fields.u64()?;
     let length = fields.u32()? as usize;
-    let replica = String::from_utf8(fields.0.get(..length)?.to_vec()).ok()?;
+    let (replica, after) = fields.0.split_at_checked(length)?;
+    let replica = String::from_utf8(replica.to_vec()).ok()?;
+    let rest = In(after).u64()?;
     Some(State {
         number,
         writer,
@@ -157,6 +168,7 @@ fn decode(raw: &[u8]) -> Option<State> {
         end: (flags & 4 != 0).then_some(end),
         end_after,
         replica,
+        rest: (flags & 8 != 0).then_some(rest),
     })
 }
 
@@ -189,6 +201,7 @@ mod tests {
             cursor: Some(cursor),
             end: Some(end),
             replica: "s3://bucket/db".into(),
+            rest: Some(0),
             time: Time(5),
             ..State::default()
         };

@@ -47,10 +47,18 @@ BY_DESIGN = {
     # The harness loads ours inside sqlite3_initialize(), and some allocations of a load may fail.
     "init-2.*": "got:      [0 {}]",
 }
+# Tests that count the syncs of the whole process: the worker syncs the database file too, on its own thread, before it stores an
+# image. More than expected is ours, fewer never.
+COUNT_SYNCS = ["io-3.2", "io-3.3", "io-4.1", "io-4.2.3", "wal2-14.*.[3-9]", "walmode-1.3", "walmode-3.2", "sync-1.1"]
+# Syncs of ours within one such test.
+MOST_SYNCS = 4
+# The last act of these is to write into the database file past SQLite (`hexio_write`), perhaps within the tick of the file
+# system's clock in which it was written before: no VFS can see that. Only a file that is damaged now is left out.
+DAMAGE = {"io"}
 
 
-# Tests with this in them write into database files behind SQLite's back. Where the header stays as it was, neither SQLite nor
-# ours can notice in a rollback-journal mode.
+# Many files of veryquick write into database files past SQLite by this. Where the header stays as it was, neither SQLite nor ours can
+# notice in a rollback-journal mode.
 PATCHES = "hexio_write"
 
 
@@ -71,8 +79,19 @@ class Result:
 
 def by_design(result):
     """The tests that ours failed as it has to, by name and by what they got."""
-    return {test for test in result.failed for pattern, got in BY_DESIGN.items()
-            if fnmatch.fnmatch(test, pattern) and any(got in line for line in detail(result.run.output, test))}
+    named = {test for test in result.failed for pattern, got in BY_DESIGN.items()
+             if fnmatch.fnmatch(test, pattern) and any(got in line for line in detail(result.run.output, test))}
+    return named | {test for test in result.failed if any(fnmatch.fnmatch(test, pattern) for pattern in COUNT_SYNCS)
+                    and only_more_syncs(detail(result.run.output, test))}
+
+
+def only_more_syncs(lines):
+    """Whether two lists of numbers, expected and got, differ in no more than a few syncs too many."""
+    lists = [[int(word) for word in re.findall(r"\d+", line.split(":", 1)[1])] for line in lines]
+    if len(lists) != 2 or len(lists[0]) != len(lists[1]):
+        return False
+    more = [got - expected for expected, got in zip(*lists) if got != expected]
+    return len(more) == 1 and 0 < more[0] <= MOST_SYNCS
 
 
 def judge(name, plain, ours):
@@ -149,7 +168,7 @@ def main():
             if options.all:
                 script, environment["SQLITE_TEST_PATTERN_LIST"] = "veryquick", f"{name}.test"
             run = workspace.run(side, name, [fixture, workspace.folder / "test" / f"{script}.test"], LIMIT, environment)
-            compared = harness.compare(workspace, preload, run, LOCK_AT) if side == "ours" else None
+            compared = harness.compare(workspace, preload, run, LOCK_AT, name in DAMAGE) if side == "ours" else None
             return Result(run), compared
 
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
@@ -164,7 +183,7 @@ def main():
                 starts += ours.run.starts()
                 designed += len(by_design(ours))
                 sources = [path for part in ("test", "ext") for path in (workspace.folder / part).rglob(f"{name}.test")]
-                if any(PATCHES in path.read_text(errors="replace") for path in sources):
+                if options.all and any(PATCHES in path.read_text(errors="replace") for path in sources):
                     noticed = [problem for problem in differing if "holds something else" not in problem]
                     patched, differing = patched + len(differing) - len(noticed), noticed
                 found = judge(name, plain, ours) + [f"{name}: {problem}" for problem in differing]

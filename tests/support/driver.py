@@ -126,6 +126,8 @@ class Application:
             self.db.execute(arguments[0]).fetchall()
         elif what == "close":
             self.db.close()
+        elif what == "wait":
+            time.sleep(arguments[0])
         elif what == "times":
             for _ in range(arguments[0]):
                 for step in arguments[1]:
