@@ -371,8 +371,11 @@ impl Conn {
 
     /// Exclusive locking mode has no Gate to ask: the frames are saved before the header or the file goes.
     fn last_chance(&mut self, wal: &dyn ReadAt) {
-        let end = match capture::chain(wal, self.chain.map(|chain| chain.cursor)) {
-            Ok(end) => end.or(self.chain),
+        // A WAL that was deleted meanwhile had its End then; with what the file is now it would hide what came after.
+        let here = WalHeader::read(wal).map(|header| header.salt);
+        let known = self.chain.filter(|chain| here == Some(chain.cursor.salt));
+        let end = match capture::chain(wal, known.map(|chain| chain.cursor)) {
+            Ok(end) => end.or(known),
             Err(e) => return self.db.note("capture", &e),
         };
         let Some(end) = end else { return };

@@ -291,7 +291,8 @@ impl Db {
 
     /// Before the `-wal` is deleted or cut to nothing, under EXCLUSIVE.
     pub(crate) fn wal_going(&self) {
-        let closing = *lock(&self.closing);
+        // Once: the file may be another by the next time that this is told.
+        let closing = lock(&self.closing).take();
         if let Some((cursor, commit, change)) = closing {
             self.end(cursor, commit, change);
         }
