@@ -326,3 +326,27 @@ fn closing_for_the_last_time_again_and_again_does_not_keep_the_image_from_its_en
     place.is_replicated(&connection);
     place.has_images(1..=1);
 }
+
+/// Goal: a WAL that was left beside a file in another mode (a persistent WAL, a copy put back) is used by SQLite, and replicated
+/// without one image after the other. Method: such a file is made by hand.
+#[test]
+fn a_wal_beside_a_file_of_another_mode_is_replicated() {
+    let (_folder, place) = scene();
+    let wal = place.path.with_file_name("app.db-wal");
+    let plain = Connection::open(&place.path).unwrap();
+    plain.execute("INSERT INTO t(n) VALUES (1)", []).unwrap();
+    let kept = std::fs::read(&wal).unwrap();
+    drop(plain);
+    let plain = Connection::open(&place.path).unwrap();
+    plain.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    drop(plain);
+    std::fs::write(&wal, kept).unwrap();
+    let connection = place.open();
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal", "SQLite uses what it finds");
+    for n in 0..20 {
+        connection.execute("INSERT INTO t(n) VALUES (?)", [n]).unwrap();
+        place.is_replicated(&connection);
+    }
+    place.has_images(1..=2);
+}
