@@ -13,10 +13,13 @@ TOOLS := target/tools
 # Suites that take minutes; CI runs them after `make test`. Add a target of your own here.
 LONG_SUITES := test-crash test-sqlite test-mptest test-cpython
 
-.PHONY: help build demo test test-long bench simulate crash lint tools clean-tools $(LONG_SUITES)
+# Suites of hosts that need a tool chain of their own, or minutes to build.
+HOST_SUITES := test-rusqlite test-django test-node test-go
+
+.PHONY: help build demo test test-long bench simulate crash lint tools clean-tools $(LONG_SUITES) $(HOST_SUITES)
 
 help: ## List the targets
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## Build target/release/liblitestream_vfs.so and target/release/litestream-vfs
 	@scripts/packages build
@@ -52,6 +55,26 @@ test-cpython: ## Run CPython's own tests of its sqlite3 module, with ours and pl
 	@scripts/packages suites
 	$(CARGO) build --release --workspace
 	$(PYTHON) tests/suites/cpython.py
+
+test-rusqlite: ## Run rusqlite's own tests, with ours and plain
+	@scripts/packages suites
+	$(CARGO) build --release --workspace
+	$(PYTHON) tests/suites/rusqlite.py
+
+test-django: ## Run Django's tests of databases, on files in WAL and DELETE, with ours and plain
+	@scripts/packages django
+	$(CARGO) build --release --workspace
+	$(PYTHON) tests/suites/django.py
+
+test-node: ## Run better-sqlite3's own tests, with ours and plain (needs node with its headers, npm)
+	@scripts/packages suites
+	$(CARGO) build --release --workspace
+	$(PYTHON) tests/suites/node.py
+
+test-go: ## Run mattn/go-sqlite3's own tests, with ours and plain (needs go)
+	@scripts/packages suites
+	$(CARGO) build --release --workspace
+	$(PYTHON) tests/suites/go.py
 
 simulate: ## Simulate 30 days of upkeep and write what a replica costs to docs/cost.md
 	$(CARGO) run --release --example simulate > docs/cost.new

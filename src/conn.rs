@@ -77,15 +77,24 @@ impl Conn {
 
     /// Before `xLock` is forwarded.
     pub fn locking(&mut self, level: Lock) {
-        if matches!(level, Lock::Reserved | Lock::Exclusive) {
+        let is_claimed = matches!(level, Lock::Reserved | Lock::Exclusive);
+        if is_claimed && !self.is_one_of_many() {
             self.claim.lock(&self.db.turns, level == Lock::Exclusive);
         }
     }
 
-    /// The base answered BUSY to `xLock`: `true` where it is to be asked again, because in a rollback-journal mode a
-    /// Leader of another process may read. Waits a moment then.
-    pub fn lock_refused(&mut self) -> bool {
-        self.regions.is_empty() && self.wait.refused(&self.db.way, self.db.spool())
+    /// In WAL mode with others of this process: their SHARED refuses EXCLUSIVE anyway, as at each close but the last.
+    fn is_one_of_many(&self) -> bool {
+        !self.regions.is_empty() && self.db.viewers() > 1
+    }
+
+    /// The base answered BUSY to `xLock(level)`: `true` where it is to be asked again, because a Leader of another process
+    /// may read. Waits a moment then.
+    pub fn lock_refused(&mut self, level: Lock) -> bool {
+        if self.regions.is_empty() {
+            return self.wait.refused(&self.db.way, self.db.spool());
+        }
+        level == Lock::Exclusive && !self.is_one_of_many() && self.wait.closing(&self.db.way, self.db.spool())
     }
 
     /// The base has answered what `locking` announced, whatever it said; before `locked`.
@@ -362,8 +371,11 @@ impl Conn {
 
     /// Exclusive locking mode has no Gate to ask: the frames are saved before the header or the file goes.
     fn last_chance(&mut self, wal: &dyn ReadAt) {
-        let end = match capture::chain(wal, self.chain.map(|chain| chain.cursor)) {
-            Ok(end) => end.or(self.chain),
+        // A WAL that was deleted meanwhile had its End then; with what the file is now it would hide what came after.
+        let here = WalHeader::read(wal).map(|header| header.salt);
+        let known = self.chain.filter(|chain| here == Some(chain.cursor.salt));
+        let end = match capture::chain(wal, known.map(|chain| chain.cursor)) {
+            Ok(end) => end.or(known),
             Err(e) => return self.db.note("capture", &e),
         };
         let Some(end) = end else { return };

@@ -196,6 +196,11 @@ impl Db {
         }
     }
 
+    /// Connections of this process that have the wal-index mapped; each holds SHARED.
+    pub(crate) fn viewers(&self) -> usize {
+        self.views.count()
+    }
+
     /// A connection is about to unmap.
     pub(crate) fn hide(&self, connection: u64) {
         self.views.hide(connection);
@@ -273,7 +278,8 @@ impl Db {
 
     /// Before the `-wal` is deleted or cut to nothing, under EXCLUSIVE.
     pub(crate) fn wal_going(&self) {
-        let closing = *lock(&self.closing);
+        // Once: the file may be another by the next time that this is told.
+        let closing = lock(&self.closing).take();
         if let Some((cursor, commit, change)) = closing {
             self.end(cursor, commit, change);
         }

@@ -112,6 +112,11 @@ impl Pace {
         (self.in_vain > 0 && now < over).then(|| over - now)
     }
 
+    /// So often sent away by connections that close: the next image stays to its end.
+    pub(crate) fn insists(&self) -> bool {
+        self.in_vain >= limits::IMAGES_IN_VAIN
+    }
+
     /// An image begins.
     pub(crate) fn begin(&mut self, now: Instant) {
         self.in_vain += 1;

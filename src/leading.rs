@@ -366,8 +366,10 @@ impl<'a> Leading<'a> {
         }
         let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
-        self.db.report.journal(!header.wal);
-        if !header.wal {
+        // A WAL that stands beside a file whose header names another mode is used all the same: it was left behind there.
+        let is_wal = header.wal || self.db.look() != Look::Blind;
+        self.db.report.journal(!is_wal);
+        if !is_wal {
             self.state.cursor = None;
             self.db.report.phase(Phase::Imaging);
             return self.image_by_slices(held);
@@ -389,6 +391,9 @@ impl<'a> Leading<'a> {
         };
         if self.state.txid > Txid(0) {
             log::info!(target: "litestream", "{}: a new image is made as {}: {why}", self.db.path().display(), self.state.txid.next());
+        }
+        if self.pace.insists() {
+            held.turn.insist();
         }
         self.end_as_known(&mut snapshot)?;
         self.db.report.phase(Phase::Imaging);

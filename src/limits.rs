@@ -129,6 +129,9 @@ pub const BLINK: Duration = Duration::from_millis(5);
 /// First and longest pause between two images where continuity was lost right after one.
 pub const IMAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
+/// Images in vain after which the next one lets go of the database for no connection that closes.
+pub const IMAGES_IN_VAIN: u32 = 3;
+
 /// Time at the end of a process that locks of others, or another process's Leader, are waited for.
 pub const LEAVING: Duration = Duration::from_secs(2);
 

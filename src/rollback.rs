@@ -79,9 +79,11 @@ impl Rollback {
         }
     }
 
-    /// A checkpoint is done: what was written was no commit.
+    /// A checkpoint is done: what was written was no commit. What comes next continues the WAL's end, and not what the file
+    /// was before the checkpoint.
     pub(crate) fn forget(&mut self) {
         self.ranges.clear();
+        self.tip = Tip::Unknown;
         self.drop_prepared();
     }
 

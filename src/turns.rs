@@ -8,7 +8,7 @@ use crate::db::lock;
 use crate::limits;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The turns at one database in this process.
 #[derive(Default)]
@@ -30,6 +30,15 @@ struct Held {
     reading: Option<(u64, Instant)>,
     /// The reader holds RESERVED.
     reserved: bool,
+    /// The reader goes on, whoever comes: it was sent away too often.
+    insists: bool,
+}
+
+impl Held {
+    /// What is left of a time that began with the reading.
+    fn left_of(&self, time: Duration) -> Duration {
+        self.reading.map_or(Duration::ZERO, |(_, since)| time.saturating_sub(since.elapsed()))
+    }
 }
 
 impl Turns {
@@ -56,8 +65,9 @@ impl Turns {
         let mut held = lock(&self.held);
         held.hosts += 1;
         if stands_in_the_way(&mut held) {
-            self.asked.store(true, Ordering::Relaxed);
-            drop(self.over.wait_timeout_while(held, limits::GIVE_WAY, stands_in_the_way));
+            let patience = if held.insists { held.left_of(limits::CHECKPOINT_WAITS) } else { limits::GIVE_WAY };
+            self.asked.fetch_or(!held.insists, Ordering::Relaxed);
+            drop(self.over.wait_timeout_while(held, patience, stands_in_the_way));
         }
     }
 
@@ -66,8 +76,8 @@ impl Turns {
     pub(crate) fn enter_checkpoint(&self) -> bool {
         let mut held = lock(&self.held);
         held.hosts += 1;
-        if let Some((_, since)) = held.reading {
-            let patience = limits::CHECKPOINT_WAITS.saturating_sub(since.elapsed());
+        if held.reading.is_some() {
+            let patience = held.left_of(limits::CHECKPOINT_WAITS);
             let waited = self.over.wait_timeout_while(held, patience, |held| held.reading.is_some());
             held = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
             if held.reading.is_some() {
@@ -121,7 +131,7 @@ impl Turns {
 
     fn over(&self) {
         let mut held = lock(&self.held);
-        (held.reading, held.reserved) = (None, false);
+        (held.reading, held.reserved, held.insists) = (None, false, false);
         drop(held);
         self.over.notify_all();
     }
@@ -136,6 +146,11 @@ impl Reading<'_> {
         let mut held = lock(&self.0.held);
         held.reserved = held.hosts == 0;
         held.reserved
+    }
+
+    /// From here on only a new file under the database's name ends the reading early.
+    pub(crate) fn insist(&self) {
+        lock(&self.0.held).insists = true;
     }
 }
 
@@ -185,7 +200,6 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const LONGEST: Duration = limits::GIVE_WAY;
 
@@ -246,6 +260,29 @@ mod tests {
         assert!(turns.enter_checkpoint());
         assert!(turns.read(1).is_none(), "no reader begins inside a checkpoint");
         turns.leave();
+    }
+
+    /// Goal: a reader that was sent away too often stays, and costs a moment only. Method: EXCLUSIVE beside one that insists.
+    #[test]
+    fn nobody_sends_away_a_reader_that_insists() {
+        let turns = Turns::default();
+        let reading = turns.read(1).expect("nobody is there");
+        reading.insist();
+        let began = Instant::now();
+        turns.enter(true);
+        assert!(!turns.is_asked(), "it goes on");
+        assert!(began.elapsed() < LONGEST, "nobody waits for its end");
+        turns.leave();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !turns.is_asked() {
+                    std::thread::yield_now();
+                }
+                drop(reading);
+            });
+            turns.opened(2);
+        });
+        assert!(turns.read(2).is_some_and(|_next| !lock(&turns.held).insists), "the next one begins as any other");
     }
 
     /// Goal: a reader of a deleted file is gone before the next file of that name is used. Method: two inodes.

@@ -45,6 +45,11 @@ impl Views {
         lock(&self.mapped).retain(|(id, _)| *id != connection);
     }
 
+    /// Connections that have it mapped.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.mapped).len()
+    }
+
     /// Exclusive locking mode has no wal-index: its connection says how far it is.
     pub(crate) fn set_exclusive(&self, target: Option<Target>) {
         *lock(&self.exclusive) = target;

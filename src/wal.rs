@@ -1,6 +1,7 @@
 //! The write-ahead log's bytes: header, frame headers, running checksum; and the Cursor that says exactly
 //! how far into which WAL. Which frames are committed is not decided here: only the wal-index knows.
 
+use crate::base::ReadAt;
 use crate::page::{PageSize, Pgno};
 
 /// Bytes of a WAL header.
@@ -67,6 +68,13 @@ pub struct WalHeader {
 }
 
 impl WalHeader {
+    /// Reads the header of a WAL; `None` where there is none.
+    pub fn read(wal: &dyn ReadAt) -> Option<WalHeader> {
+        let mut raw = [0u8; HEADER_BYTES];
+        wal.read_at(&mut raw, 0).ok()?;
+        WalHeader::decode(&raw)
+    }
+
     /// Decodes a header; `None` for anything that SQLite would not take as one.
     pub fn decode(raw: &[u8; HEADER_BYTES]) -> Option<WalHeader> {
         let magic = be32(raw, 0);

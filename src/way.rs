@@ -1,5 +1,5 @@
-//! Between processes, in rollback-journal modes: the Leader's SHARED or RESERVED must not give a writer elsewhere a BUSY
-//! that plain SQLite would not give.
+//! Between processes: the Leader's SHARED or RESERVED must not give a writer elsewhere a BUSY that plain SQLite would not
+//! give, in rollback-journal modes, and the last close of a WAL database no reason to leave the WAL behind.
 //!
 //! The Leader announces its reading, a writer that the base refused asks for the way, each by a lock on a file of the
 //! Spool. Each takes its own lock before it looks at the other's, so one of the two sees the other. Nothing of this
@@ -56,6 +56,8 @@ impl Drop for Announced<'_> {
 #[derive(Default)]
 pub(crate) struct Wait {
     since: Option<Instant>,
+    /// Counted among the askers.
+    asks: bool,
     /// Nobody reads any more: what the base answers now is its own word.
     last: bool,
 }
@@ -75,10 +77,22 @@ impl Wait {
                     return false;
                 }
                 *askers += 1;
+                self.asks = true;
                 *self.since.insert(Instant::now())
             }
         };
-        let is_read = since.elapsed() < limits::GIVE_WAY && way.reading.is_held_elsewhere(spool).unwrap_or(false);
+        self.look(since.elapsed() < limits::GIVE_WAY, way, spool)
+    }
+
+    /// The same for EXCLUSIVE in WAL mode, which mostly other connections refuse: nobody is asked to let go, for an image
+    /// would never be finished where connections come and go, and only a short reading is waited for.
+    pub(crate) fn closing(&mut self, way: &Way, spool: &Spool) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        !self.last && self.look(since.elapsed() < limits::CHECKPOINT_WAITS, way, spool)
+    }
+
+    fn look(&mut self, in_time: bool, way: &Way, spool: &Spool) -> bool {
+        let is_read = in_time && way.reading.is_held_elsewhere(spool).unwrap_or(false);
         if is_read {
             std::thread::sleep(limits::WAY_LOOK);
         }
@@ -88,7 +102,7 @@ impl Wait {
 
     /// The base has given its last answer.
     pub(crate) fn over(&mut self, way: &Way) {
-        if std::mem::take(self).since.is_some() {
+        if std::mem::take(self).asks {
             let mut askers = lock(&way.askers);
             *askers -= 1;
             if *askers == 0 {

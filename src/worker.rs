@@ -97,17 +97,16 @@ impl<'a> Worker<'a> {
                 }
                 Ok(Turn::Stored) => {
                     self.replicating();
+                    // Before anybody is told that all is stored: the process may end then.
+                    self.rest();
                     self.db.report.done(ticket);
                     let is_busy = self.leading.as_ref().is_some_and(Leading::is_busy);
                     if !is_busy && !Leading::may_compete(self.db, false) {
                         // Blind: what others commit would be seen by nobody.
                         self.stop_leading();
                     }
-                    if !is_busy {
-                        self.rest();
-                        if self.end() {
-                            return;
-                        }
+                    if !is_busy && self.end() {
+                        return;
                     }
                     None
                 }

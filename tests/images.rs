@@ -20,7 +20,11 @@ use process::Process;
 use replicated::{Place, folder, load, same_pages, sync};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// Time in which an image beside connections that come and go ends.
+const ENDS: Duration = Duration::from_secs(60);
 
 /// A database with content, not replicated yet.
 fn scene() -> (TempDir, Place) {
@@ -270,4 +274,78 @@ fn a_writer_at_full_speed_does_not_start_the_image_over() {
     drop(insert);
     place.is_replicated(&connection);
     place.has_images(1..=1);
+}
+
+/// Some tens of megabytes beside the rows, so that an image takes a while.
+fn grown() -> (TempDir, Place) {
+    let (folder, place) = scene();
+    let plain = Connection::open(&place.path).unwrap();
+    plain
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)
+             INSERT INTO cold SELECT randomblob(1 << 20) FROM n",
+        )
+        .unwrap();
+    (folder, place)
+}
+
+/// Opens, reads and closes until the image is stored, as a web application does with each request.
+fn come_and_go(place: &Place) -> u32 {
+    let began = Instant::now();
+    let mut times = 0;
+    while place.listing().is_empty() {
+        assert!(began.elapsed() < ENDS, "after {times} connections the image is still not stored");
+        place.open().query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
+        times += 1;
+    }
+    times
+}
+
+/// Goal: a first image ends where connections come and go all the while, and so does each of them. Method: a database of
+/// some tens of megabytes with one connection that stays and others that do not.
+#[test]
+fn connections_that_come_and_go_do_not_start_the_image_over() {
+    let (_folder, place) = grown();
+    let stays = place.open();
+    stays.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
+    let times = come_and_go(&place);
+    assert!(times > 10, "{times} connections beside the image: it was too short to show anything");
+    place.is_replicated(&stays);
+    place.has_images(1..=1);
+}
+
+/// Goal: the same where each connection is the only one, whose close wants the database for itself. Method: the same without
+/// one that stays; the image lets go a few times and then no more.
+#[test]
+fn closing_for_the_last_time_again_and_again_does_not_keep_the_image_from_its_end() {
+    let (_folder, place) = grown();
+    come_and_go(&place);
+    let connection = place.open();
+    connection.execute("INSERT INTO t(n) VALUES (1)", []).unwrap();
+    place.is_replicated(&connection);
+    place.has_images(1..=1);
+}
+
+/// Goal: a WAL that was left beside a file in another mode (a persistent WAL, a copy put back) is used by SQLite, and replicated
+/// without one image after the other. Method: such a file is made by hand.
+#[test]
+fn a_wal_beside_a_file_of_another_mode_is_replicated() {
+    let (_folder, place) = scene();
+    let wal = place.path.with_file_name("app.db-wal");
+    let plain = Connection::open(&place.path).unwrap();
+    plain.execute("INSERT INTO t(n) VALUES (1)", []).unwrap();
+    let kept = std::fs::read(&wal).unwrap();
+    drop(plain);
+    let plain = Connection::open(&place.path).unwrap();
+    plain.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    drop(plain);
+    std::fs::write(&wal, kept).unwrap();
+    let connection = place.open();
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal", "SQLite uses what it finds");
+    for n in 0..20 {
+        connection.execute("INSERT INTO t(n) VALUES (?)", [n]).unwrap();
+        place.is_replicated(&connection);
+    }
+    place.has_images(1..=2);
 }

@@ -11,7 +11,9 @@ use members::crew::{Heard, Member};
 use members::dice::Dice;
 use members::home::{Home, all, play, salt, until};
 use members::remote::Remote;
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::Signal;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// A hand-over takes at most 2 s; more than that only on a machine that is busy with other things.
@@ -19,6 +21,9 @@ const HAND_OVER: Duration = Duration::from_secs(4);
 /// Processes, and how long they work while their Leader is killed again and again.
 const PROCESSES: usize = 4;
 const WORK: Duration = Duration::from_secs(12);
+/// Last closes beside a Leader that reads, and for how long it does.
+const LAST_CLOSES: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// The longest time in which nobody committed.
 struct Pulse {
@@ -205,4 +210,42 @@ fn one_process_restores_for_ten() {
     last.ask("image").unwrap();
     home.assert_equal(false, "after ten openers");
     all(crew.into_iter().map(Member::leave));
+}
+
+// Goal: the last close of a WAL database takes its WAL with it, as plain SQLite's does, although the Leader of another process
+// reads for a moment. Method: this process stands in for that Leader, with its two locks, while a member closes; a machine that
+// is busy may stretch the moment, so not every round counts.
+#[test]
+fn the_last_close_waits_for_a_leader_that_reads_for_a_moment() {
+    play();
+    let home = Home::new("the_last_close_waits_for_a_leader_that_reads_for_a_moment");
+    let mut member = Member::start(home.order("serve", "up"));
+    let mut gone = 0;
+    for _ in 0..LAST_CLOSES {
+        member.ask("open").unwrap();
+        member.ask("PRAGMA journal_mode = WAL").unwrap();
+        member.ask("CREATE TABLE IF NOT EXISTS t(n)").unwrap();
+        member.ask("INSERT INTO t VALUES (1)").unwrap();
+        member.ask("sync").unwrap();
+        let open = |path: std::path::PathBuf| {
+            File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+        };
+        let reading = open(home.folder.path().join(".app.db-litestream/reading"));
+        let database = open(home.path());
+        let take = |file: &File, how| fcntl_lock(file, how).is_ok();
+        until("nobody reads", HAND_OVER, || take(&reading, FlockOperation::NonBlockingLockExclusive));
+        assert!(take(&database, FlockOperation::NonBlockingLockShared));
+        let moment = std::thread::spawn(move || {
+            std::thread::sleep(MOMENT);
+            drop((database, reading));
+        });
+        member.ask("close").unwrap();
+        let is_left = home.folder.path().join("app.db-wal").exists();
+        moment.join().unwrap();
+        gone += u32::from(!is_left);
+        if gone == 3 {
+            return;
+        }
+    }
+    panic!("only {gone} of {LAST_CLOSES} closes took the WAL with them");
 }

@@ -380,6 +380,36 @@ fn exclusive_locking_mode_is_replicated() {
     }
 }
 
+/// Goal: transactions between two lives of the WAL in exclusive locking mode are stored. Method: WAL, DELETE and WAL again by one
+/// connection that never lets go of the database but once, with and without a sync in each step.
+#[test]
+fn rollback_transactions_between_two_exclusive_lives_of_the_wal_are_replicated() {
+    for synced in [[true, false, false], [true, true, false], [false, false, false], [true, true, true]] {
+        let (_folder, place) = scene();
+        let connection = place.open();
+        let say = |sql: &str| batch(&connection, sql);
+        let sync_if = |wanted: bool| {
+            if wanted {
+                let _ = sync(&connection);
+            }
+        };
+        say("CREATE TABLE t1(x); INSERT INTO t1 VALUES (1)");
+        sync(&connection);
+        say("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; INSERT INTO t1 VALUES (2)");
+        sync_if(synced[0]);
+        say("PRAGMA journal_mode=DELETE; PRAGMA locking_mode=NORMAL; SELECT * FROM t1");
+        sync_if(synced[1]);
+        say("CREATE TABLE t2(x); INSERT INTO t2 VALUES (3)");
+        sync_if(synced[2]);
+        say(
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; INSERT INTO t2 VALUES (4); INSERT INTO t1 VALUES (5)",
+        );
+        drop(connection);
+        let connection = place.open();
+        place.is_replicated(&connection);
+    }
+}
+
 /// Goal: a connection with several replicated databases. Method: ATTACH with a URI, transactions over both.
 #[test]
 fn two_attached_databases_are_both_replicated() {

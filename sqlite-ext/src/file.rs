@@ -90,7 +90,7 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     database.tell((), |conn, _, _| conn.locking(database::lock(level)));
     let mut rc = forward!(file, xLock, level => SQLITE_IOERR);
     let refused = rc == SQLITE_BUSY;
-    while rc == SQLITE_BUSY && database.tell(false, |conn, _, _| conn.lock_refused()) {
+    while rc == SQLITE_BUSY && database.tell(false, |conn, _, _| conn.lock_refused(database::lock(level))) {
         rc = forward!(file, xLock, level => SQLITE_IOERR);
     }
     if refused || level > SQLITE_LOCK_SHARED {

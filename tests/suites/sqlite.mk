@@ -1,6 +1,12 @@
 # Builds SQLite's test programs with our stub, file by file so that two cores are used (SQLite's own Makefile gives
 # all of testfixture to one compiler). Used beside the configured one: make -f Makefile -f .../sqlite.mk suites
 SUITES := $(dir $(lastword $(MAKEFILE_LIST)))
+ifdef T.cc
+# From 3.49 on SQLite's Makefile has other names, and finds Tcl only while a rule runs.
+TCC = $(T.cc.sqlite) $(shell . $(TCL_CONFIG_SH) && echo $$TCL_INCLUDE_SPEC)
+LIBTCL = $(shell . $(TCL_CONFIG_SH) && echo $$TCL_LIB_SPEC $$TCL_LIBS)
+TLIBS = $(LDFLAGS.libsqlite3)
+endif
 SUITES_INIT := -DSQLITE_EXTRA_INIT=suites_extra_init
 FIXTURE_OBJ := $(patsubst %.c,suites/%.o,$(notdir $(TESTFIXTURE_SRC)))
 FIXTURE_CC := $(TCC) -w -DSQLITE_NO_SYNC=1 $(TEMP_STORE) $(TESTFIXTURE_FLAGS) $(SUITES_INIT)
