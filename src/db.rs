@@ -17,6 +17,7 @@ use crate::report::{Report, Status};
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
+use crate::threads::Threads;
 use crate::turns::Turns;
 use crate::wal::Cursor;
 use crate::walindex::IndexHeader;
@@ -61,6 +62,8 @@ pub struct Place {
     pub base: Arc<dyn BaseVfs>,
     /// How it is replicated; `None` for a connection that only keeps Gate and links for others.
     pub replica: Option<Replica>,
+    /// Who runs its worker.
+    pub threads: Arc<dyn Threads>,
 }
 
 /// How a database is replicated, and how its store is reached.
@@ -170,6 +173,11 @@ impl Db {
         &self.place.base
     }
 
+    /// Who runs threads for it.
+    pub(crate) fn threads(&self) -> &dyn Threads {
+        &*self.place.threads
+    }
+
     /// How it is replicated, and to which store.
     pub(crate) fn replica(&self) -> Option<&Replica> {
         self.place.replica.as_ref()
@@ -227,8 +235,8 @@ impl Db {
             return;
         }
         let db = Arc::clone(self);
-        match std::thread::Builder::new().name("litestream".into()).spawn(move || worker::run(&db)) {
-            Ok(_) => {
+        match self.threads().run("litestream", Box::new(move || worker::run(&db))) {
+            Ok(()) => {
                 *running = true;
                 self.started.store(true, Ordering::Release);
             }

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod error;
 pub mod fault;
 pub mod limits;
+pub mod threads;
 
 // formats
 pub mod ltx;

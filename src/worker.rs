@@ -12,7 +12,7 @@ use crate::forget;
 use crate::leading::Leading;
 use crate::limits;
 use crate::report::Phase;
-use crossbeam_channel::{RecvTimeoutError, select};
+use crossbeam_channel::Select;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -273,34 +273,62 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Waits for something to do. After a commit nothing more of the channel is taken until the interval has
-    /// passed: a commit then costs no wake-up.
+    /// Waits for something to do.
     fn wait(&mut self, began: Instant, pause: Option<Duration>) {
-        let calls = &self.db.calls.1;
-        if let Some(pause) = pause {
-            // A call ends the wait early, once: somebody asks for a sync, or a connection closed.
-            match calls.recv_timeout(pause) {
-                Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-            self.woken = true;
-            return;
+        let mut rest = match pause {
+            Some(pause) => Rest::Pause(Instant::now() + pause),
+            None if self.db.report.is_awaited() => return,
+            None => Rest::Beat(Instant::now() + self.beat),
+        };
+        while let Some(until) = self.rests(&mut rest, began) {
+            let (db, hears_commits) = (self.db, matches!(rest, Rest::Beat(_)));
+            db.threads().rest(until, &mut || {
+                let mut select = Select::new();
+                select.recv(&db.calls.1);
+                if hears_commits {
+                    select.recv(db.txns());
+                }
+                let _ = select.ready_deadline(until); // what it was is looked at anew
+            });
         }
-        if !self.db.report.is_awaited() {
-            select! {
-                recv(self.db.txns()) -> txn => if let Ok(txn) = txn {
+    }
+
+    /// Until when the rest goes on; `None` where it is over. After a commit nothing more of the channel is taken until
+    /// the interval has passed: a commit then costs no wake-up.
+    fn rests(&mut self, rest: &mut Rest, began: Instant) -> Option<Instant> {
+        // A call ends any rest, once: somebody asks for a sync, or a connection closed.
+        let called = self.db.calls.1.try_recv().is_ok();
+        if let Rest::Pause(until) = *rest {
+            self.woken = called || until <= Instant::now();
+            return (!self.woken).then_some(until);
+        }
+        if called {
+            return None;
+        }
+        if let Rest::Beat(until) = *rest {
+            match self.db.txns().try_recv() {
+                Ok(txn) => {
                     self.woken = true;
                     self.oldest = Some(self.oldest.map_or(txn.time, |oldest| oldest.min(txn.time)));
                     self.db.report.oldest(self.oldest);
-                },
-                recv(calls) -> _ => return,
-                default(self.beat) => {}
+                }
+                Err(_) if Instant::now() < until => return Some(until),
+                Err(_) => {}
             }
+            *rest = Rest::Interval(began + self.interval);
         }
-        let due = began + self.interval;
-        if !self.db.report.is_awaited() && self.oldest.is_some() && due > Instant::now() {
-            match calls.recv_deadline(due) {
-                Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-        }
+        let Rest::Interval(due) = *rest else { return None };
+        let waits = self.oldest.is_some() && !self.db.report.is_awaited() && Instant::now() < due;
+        waits.then_some(due)
     }
+}
+
+/// What the worker waits for between two turns.
+enum Rest {
+    /// Nothing before then but a call.
+    Pause(Instant),
+    /// A commit, or the time of the next look.
+    Beat(Instant),
+    /// A commit was handed over: more may come until its file is due.
+    Interval(Instant),
 }
