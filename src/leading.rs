@@ -21,7 +21,9 @@ use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::spool::{Head, Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
-use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
+use crate::uploader::{
+    Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, keep_next, needs_snapshot,
+};
 use crate::validation::Validation;
 use crate::worker::Turn;
 use std::collections::HashSet;
@@ -98,7 +100,7 @@ impl<'a> Leading<'a> {
                 remove(&old.path)?;
             }
         }
-        outgoing.retain(|waiting| waiting.txid == state.txid.next());
+        keep_next(&mut outgoing, state.txid)?;
         if state.txid > Txid(0) {
             store.is_there(state.txid)?;
         }
