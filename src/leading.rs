@@ -191,7 +191,10 @@ impl<'a> Leading<'a> {
                 self.settled = Some((look, stat));
                 Ok(Turn::Stored)
             }
-            Found::Pending(pending) => self.send(*pending),
+            Found::Pending(pending) => {
+                fault::point("pending-found");
+                self.send(*pending)
+            }
             Found::Image(why) => self.image(&why),
             Found::Later => Ok(Turn::Later(limits::SHORT)),
         }

@@ -235,6 +235,7 @@ pub fn encode(
         Ok(())
     };
     let written = written();
+    fault::point("pages-read");
     if !pending.still_whole() {
         remove(&new)?;
         return Ok(Encoded::Torn);

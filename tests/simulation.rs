@@ -54,16 +54,7 @@ fn simulate(said: &str) {
             println!("seed {seed}");
         }
         match play(seed, root.path()) {
-            Ok(outcome) => {
-                total.commits += outcome.commits;
-                total.lives += outcome.lives;
-                total.stored += outcome.stored;
-                total.restored += outcome.restored;
-                total.hooks += outcome.hooks;
-                total.images += outcome.images;
-                total.calls += outcome.calls;
-                total.simulated += outcome.simulated;
-            }
+            Ok(outcome) => total.add(&outcome),
             Err(what) => {
                 println!("{what}\nseed {seed} failed");
                 failed.push(seed);

@@ -7,6 +7,8 @@ use super::stage::{self, Life, Stage};
 use litestream_engine::base::{BaseVfs, Lock, Region};
 use litestream_engine::capture::chain;
 use litestream_engine::conn::{Answer, Conn};
+use litestream_engine::db::Db;
+use litestream_engine::error::Error;
 use litestream_engine::registry::{Ask, Door, Opening, Registry};
 use litestream_engine::wal::{Cursor, Salt, checksum};
 use litestream_engine::walindex::{CKPT, IndexHeader, READ0, WRITE, mark_offset, pgno_place};
@@ -23,9 +25,21 @@ const RECOVER: u8 = 2;
 const BACKFILL: usize = 96;
 const UNUSED: u32 = u32::MAX;
 
+/// What a process knows of the extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It replicates.
+    Replicates,
+    /// It has the extension, and no replica is meant: Gate and links only.
+    KeepsGate,
+    /// It has never heard of it.
+    Foreign,
+}
+
 /// What a connection needs.
 #[derive(Clone)]
 pub struct World {
+    pub kind: Kind,
     pub stage: Arc<Stage>,
     pub machine: Arc<Machine>,
     pub oracle: Arc<Mutex<Oracle>>,
@@ -98,42 +112,56 @@ fn word(raw: &[u8], at: usize) -> u32 {
 
 impl App {
     /// Opens the database, as SQLite does with its first statement.
-    pub fn open(world: World) -> Result<App, String> {
-        let ask = Ask {
-            path: &world.machine.database,
-            params: &world.params,
-            read_only: false,
-            create: true,
-            door: Door::Named,
-            unsafe_locks: None,
-            base: Arc::clone(&world.base),
-        };
-        let pending = match world.registry.open(ask) {
-            Ok(Opening::Replicated(pending)) => pending,
-            Ok(Opening::PassThrough) => return Err("it is not replicated".into()),
-            Err(e) => return Err(e.to_string()),
+    pub fn open(world: World) -> Result<App, Error> {
+        let opening = match world.kind {
+            Kind::Foreign => Opening::PassThrough,
+            _ => world.registry.open(Ask {
+                path: &world.machine.database,
+                params: &world.params,
+                read_only: false,
+                create: true,
+                door: Door::Named,
+                unsafe_locks: None,
+                base: Arc::clone(&world.base),
+            })?,
         };
         let open = |path| File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let database = Plain(open(&world.machine.database).map_err(|e| e.to_string())?);
+        let failed = |e| Error::io("open", &world.machine.database, e);
+        let database = Plain(open(&world.machine.database).map_err(failed)?);
         let number = world.machine.open(world.life, false);
-        let mut conn = pending.connect(&database);
+        let mut conn = match opening {
+            Opening::Replicated(pending) => Some(pending.connect(&database)),
+            Opening::PassThrough => None,
+        };
         while !world.machine.lock(number, Lock::Shared) {
-            conn.lock_answered();
+            if let Some(conn) = &mut conn {
+                conn.lock_answered();
+            }
             stage::takes(std::time::Duration::from_millis(1));
         }
-        let wal = Plain(open(&world.machine.wal).map_err(|e| e.to_string())?);
-        conn.locked(Lock::Shared, &database, Some(&wal));
+        let wal = Plain(open(&world.machine.wal).map_err(failed)?);
         let index = world.machine.map(number, true).expect("it is made");
-        conn.shm_mapped(0, Arc::clone(&index) as Arc<dyn Region>);
-        let mut app = App { world, number, conn: Some(conn), database, wal, index };
+        let mut app = App { world, number, conn, database, wal, index };
+        let region = Arc::clone(&app.index) as Arc<dyn Region>;
+        app.tell((), |conn, database, wal| {
+            conn.locked(Lock::Shared, database, Some(wal));
+            conn.shm_mapped(0, region);
+        });
         if app.index().is_none() && app.begin().is_some() {
             app.shm_unlock(WRITE, 1, true);
         }
         Ok(app)
     }
 
-    pub fn conn(&mut self) -> &mut Conn {
-        self.conn.as_mut().expect("until it is closed")
+    /// Tells the engine, where this process has it.
+    pub fn tell<R>(&mut self, otherwise: R, what: impl FnOnce(&mut Conn, &Plain, &Plain) -> R) -> R {
+        let App { conn, database, wal, .. } = self;
+        conn.as_mut().map_or(otherwise, |conn| what(conn, database, wal))
+    }
+
+    /// The engine's database.
+    pub fn db(&self) -> &Arc<Db> {
+        self.conn.as_ref().expect("only asked where it is replicated").db()
     }
 
     pub fn machine(&self) -> &Machine {
@@ -147,20 +175,19 @@ impl App {
     /// The shim's xShmLock.
     pub fn shm_lock(&mut self, slot: u8, n: u8, exclusive: bool) -> bool {
         let tells = exclusive && (slot < READ0 || n > 1);
-        if tells && self.conn().shm_locking(slot, n, exclusive) == Answer::Busy {
+        if tells && self.tell(Answer::Forward, |conn, _, _| conn.shm_locking(slot, n, exclusive)) == Answer::Busy {
             return false;
         }
         stage::hook("shm-lock");
         if !self.machine().shm_lock(self.number, slot, n, exclusive) {
             if tells {
-                self.conn().shm_refused(slot);
+                self.tell((), |conn, _, _| conn.shm_refused(slot));
             }
             return false;
         }
-        let App { conn, wal, .. } = self;
-        let conn = conn.as_mut().expect("until it is closed");
-        if tells && conn.shm_locked(slot, n, exclusive, Some(wal)) == Answer::Busy {
-            conn.shm_refused(slot);
+        let answer = |conn: &mut Conn, _: &Plain, wal: &Plain| conn.shm_locked(slot, n, exclusive, Some(wal));
+        if tells && self.tell(Answer::Forward, answer) == Answer::Busy {
+            self.tell((), |conn, _, _| conn.shm_refused(slot));
             self.machine().shm_unlock(self.number, slot, n);
             return false;
         }
@@ -168,9 +195,8 @@ impl App {
     }
 
     pub fn shm_unlock(&mut self, slot: u8, n: u8, exclusive: bool) {
-        let App { conn, wal, .. } = self;
         if exclusive && (slot < READ0 || n > 1) {
-            conn.as_mut().expect("until it is closed").shm_unlocking(slot, n, exclusive, Some(wal));
+            self.tell((), |conn, _, wal| conn.shm_unlocking(slot, n, exclusive, Some(wal)));
         }
         stage::hook("shm-unlock");
         self.machine().shm_unlock(self.number, slot, n);
@@ -245,7 +271,15 @@ impl App {
             self.world.stage.trouble(format!("the simulated SQLite itself: {what}"));
         }
         self.world.stage.note(|| format!("recovered {} frames", index.frames));
-        self.set_marks(0, index.frames);
+        self.index.store(BACKFILL, &0u32.to_ne_bytes());
+        for reader in 1..5u8 {
+            // A mark that somebody reads by stays.
+            if self.machine().shm_lock(self.number, READ0 + reader, 1, true) {
+                let mark = if reader == 1 && index.frames > 0 { index.frames } else { UNUSED };
+                self.index.store(mark_offset(reader), &mark.to_ne_bytes());
+                self.machine().shm_unlock(self.number, READ0 + reader, 1);
+            }
+        }
         self.publish(&index);
         for slot in [RECOVER, CKPT] {
             self.machine().shm_unlock(self.number, slot, 1);
@@ -348,37 +382,34 @@ impl App {
     }
 
     fn write_wal(&mut self, offset: u64, data: &[u8]) {
-        let App { conn, wal, database, .. } = self;
-        conn.as_mut().expect("until it is closed").wal_writing(offset, data, database, wal);
-        wal.0.write_all_at(data, offset).expect("a disk in memory");
+        self.tell((), |conn, database, wal| conn.wal_writing(offset, data, database, wal));
+        self.wal.0.write_all_at(data, offset).expect("a disk in memory");
         stage::hook("wal-written");
     }
 
     /// Closes: the last one checkpoints and deletes the WAL.
     pub fn close(mut self) {
-        let alone = !self.machine().is_read_by_engine(self.world.life);
-        if alone {
-            self.conn().locking(Lock::Exclusive);
+        if !self.machine().is_read_by_engine(self.world.life) {
+            self.tell((), |conn, _, _| conn.locking(Lock::Exclusive));
             let granted = self.machine().lock(self.number, Lock::Exclusive);
-            self.conn().lock_answered();
+            self.tell((), |conn, _, _| conn.lock_answered());
             if granted {
                 self.close_last();
             }
         }
-        let mut conn = self.conn.take().expect("until it is closed");
-        conn.shm_unmapping();
-        self.world.machine.unmap(self.number, false);
-        conn.unlocking(Lock::None);
-        drop(conn);
-        self.world.machine.close(self.number);
+        self.tell((), |conn, _, _| conn.shm_unmapping());
+        self.machine().unmap(self.number, false);
+        self.tell((), |conn, _, _| conn.unlocking(Lock::None));
+        self.conn = None;
+        self.machine().close(self.number);
         self.world.stage.poke();
     }
 
     fn close_last(&mut self) {
-        let App { conn, wal, database, .. } = self;
-        let conn = conn.as_mut().expect("until it is closed");
-        if conn.locked(Lock::Exclusive, database, Some(wal)) == Answer::Busy {
-            conn.unlocking(Lock::Shared);
+        let answer =
+            self.tell(Answer::Forward, |conn, database, wal| conn.locked(Lock::Exclusive, database, Some(wal)));
+        if answer == Answer::Busy {
+            self.tell((), |conn, _, _| conn.unlocking(Lock::Shared));
             self.machine().unlock(self.number, Lock::Shared);
             return;
         }
@@ -386,16 +417,16 @@ impl App {
             return;
         }
         let Some(index) = self.index() else { return };
-        if index.frames > 0 {
-            let done = self.index.u32(BACKFILL);
-            if done < index.frames {
-                self.copy_frames(done, index.frames, &index);
-            }
+        let done = self.index.u32(BACKFILL);
+        if done < index.frames {
+            self.copy_frames(done, index.frames, &index);
         }
-        self.conn().shm_unmapping();
+        self.tell((), |conn, _, _| conn.shm_unmapping());
         self.machine().unmap(self.number, true);
         stage::hook("closing");
-        self.world.registry.wal_deleting(&self.machine().wal);
+        if self.conn.is_some() {
+            self.world.registry.wal_deleting(&self.machine().wal);
+        }
         std::fs::remove_file(&self.machine().wal).expect("it is there");
         stage::hook("wal-deleted");
         self.world.stage.note(|| "closed as the last".into());

@@ -59,9 +59,8 @@ impl App {
                         }
                     } else if self.shm_lock(READ1, 4, true) {
                         self.next_life(&mut index);
-                        let App { conn, wal, database, .. } = self;
-                        conn.as_mut().expect("until it is closed").wal_truncating(0, database, wal);
-                        wal.0.set_len(0).expect("a disk in memory");
+                        self.tell((), |conn, database, wal| conn.wal_truncating(0, database, wal));
+                        self.wal.0.set_len(0).expect("a disk in memory");
                         stage::hook("wal-truncated");
                         self.shm_unlock(READ1, 4, true);
                         self.world.stage.note(|| "truncated".into());
@@ -112,9 +111,8 @@ impl App {
         for (pgno, frame) in newest.into_iter().filter(|(pgno, _)| *pgno <= index.pages) {
             self.wal.0.read_exact_at(&mut raw, 32 + u64::from(frame - 1) * FRAME as u64).expect("it was written");
             let offset = u64::from(pgno - 1) * PAGE as u64;
-            let App { conn, database, .. } = self;
-            conn.as_mut().expect("until it is closed").database_writing(offset, PAGE, database);
-            database.0.write_all_at(&raw[24..], offset).expect("a disk in memory");
+            self.tell((), |conn, database, _| conn.database_writing(offset, PAGE, database));
+            self.database.0.write_all_at(&raw[24..], offset).expect("a disk in memory");
             stage::hook("database-written");
         }
         if safe == index.frames {
@@ -127,7 +125,7 @@ impl App {
             self.oracle(|oracle| oracle.checkpointed(&cursor));
             self.world.stage.note(|| format!("checkpoint of {safe} complete"));
         }
-        self.conn().checkpointed();
+        self.tell((), |conn, _, _| conn.checkpointed());
     }
 
     /// A reader's mark at what is committed now; its slot.

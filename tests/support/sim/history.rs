@@ -1,10 +1,10 @@
 //! One simulated history: processes that come and are killed one after the other, what they do, and what must hold.
 
-use super::app::{App, World, first_image};
-use super::checkpoint::Mode;
+use super::actions::{settle, work};
+use super::app::{Kind, World, first_image};
 use super::machine::{Base, Machine};
 use super::oracle::Oracle;
-use super::stage::{self, Crew, Stage};
+use super::stage::{Crew, Life, Stage};
 use super::store::{Shop, Weather};
 use crate::dice::Dice;
 use litestream_engine::ltx::Txid;
@@ -14,29 +14,76 @@ use litestream_engine::restore::{self, Options};
 use litestream_engine::spool::Spool;
 use litestream_engine::store::{Home, Io, ReplicaUrl, Store};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const URL: &str = "s3://bucket/app";
-/// Longest simulated time, with a store that works, until everything is stored.
-const SETTLES: Duration = Duration::from_secs(60);
 /// Hooks that the last life may pass: more, and something goes in circles.
-const HOOKS_MAX: u64 = 200_000;
+const HOOKS_MAX: u64 = 300_000;
 
-/// What came of a history.
+/// What came of histories.
 #[derive(Debug, Default, Clone)]
 pub struct Outcome {
     pub commits: usize,
     pub lives: usize,
+    pub kills: usize,
     pub stored: u64,
     pub restored: usize,
     pub hooks: u64,
+    /// Images after the first: continuity was lost.
     pub images: u64,
     pub calls: u64,
     pub simulated: Duration,
 }
 
-fn weather(dice: &mut Dice) -> Weather {
+impl Outcome {
+    pub fn add(&mut self, other: &Outcome) {
+        self.commits += other.commits;
+        self.lives += other.lives;
+        self.kills += other.kills;
+        self.stored += other.stored;
+        self.restored += other.restored;
+        self.hooks += other.hooks;
+        self.images += other.images;
+        self.calls += other.calls;
+        self.simulated += other.simulated;
+    }
+}
+
+/// What may happen in a history beside commits, checkpoints, kills and bad weather.
+#[derive(Debug, Clone, Copy)]
+struct Plot {
+    /// A second process: with the extension and without a replica, or without the extension.
+    second: Option<Kind>,
+    /// Lists may lack what is new.
+    lags: bool,
+    /// The machine loses its disk between two lives, and comes back by a restore.
+    lost_disk: bool,
+    /// The Spool holds next to nothing.
+    small_spool: bool,
+    /// Long outages with many resets.
+    long: bool,
+}
+
+impl Plot {
+    fn new(dice: &mut Dice) -> Plot {
+        Plot {
+            second: dice.of(&[None, None, Some(Kind::KeepsGate), Some(Kind::KeepsGate), Some(Kind::Foreign)]),
+            lags: dice.one_in(8),
+            lost_disk: dice.one_in(4),
+            small_spool: dice.one_in(8),
+            long: dice.one_in(12),
+        }
+    }
+
+    /// Nothing ever happens that only an image can heal.
+    fn keeps_continuity(&self) -> bool {
+        self.second != Some(Kind::Foreign) && !self.lags
+    }
+}
+
+fn weather(dice: &mut Dice, plot: &Plot) -> Weather {
     let bad = |dice: &mut Dice, often: u64| if dice.one_in(2) { 0 } else { 2 + dice.below(often) };
     match dice.below(4) {
         0 => Weather::default(),
@@ -46,94 +93,62 @@ fn weather(dice: &mut Dice) -> Weather {
             hangs: bad(dice, 12),
             loses: bad(dice, 6),
             late: bad(dice, 8),
-            lags: bad(dice, 6),
+            lags: if plot.lags { bad(dice, 6) } else { 0 },
         },
     }
 }
 
-/// What one connection does in its life.
-fn work(world: &World, mut dice: Dice, actions: u64) -> Option<App> {
-    let mut app = match App::open(world.clone()) {
-        Ok(app) => app,
-        Err(e) => {
-            world.stage.trouble(format!("an open failed: {e}"));
-            return None;
-        }
-    };
-    let mut reads = None;
-    for _ in 0..actions {
-        let pages: Vec<u64> = (0..1 + dice.below(6)).map(|_| dice.below(1 << 20)).collect();
-        let size = app.pages();
-        match dice.below(20) {
-            0..=8 => drop(app.commit(&pages, size, true)),
-            9 => drop(app.commit(&pages, size + dice.below(5) as usize, true)),
-            10 => drop(app.commit(&pages, (size - (size / 3).min(dice.below(4) as usize)).max(2), true)),
-            11 => drop(app.commit(&pages, size, false)),
-            12 | 13 => drop(app.checkpoint(Mode::Passive)),
-            14 => drop(app.checkpoint(Mode::Restart)),
-            15 => drop(app.checkpoint(Mode::Truncate)),
-            16 => match reads.take() {
-                Some(slot) => app.read_ends(slot),
-                None => reads = app.read_begins(),
-            },
-            17 => {
-                let _ = app.conn.as_ref().expect("open").db().sync(Duration::ZERO);
-            }
-            18 => {
-                if let Some(slot) = reads.take() {
-                    app.read_ends(slot);
-                }
-                app.close();
-                stage::takes(Duration::from_millis(dice.below(3000)));
-                app = App::open(world.clone()).map_err(|e| world.stage.trouble(format!("an open failed: {e}"))).ok()?;
-            }
-            _ => stage::takes(Duration::from_millis(dice.of(&[1, 10, 100, 1000, 10_000, 4_000_000]))),
-        }
-        stage::takes(Duration::from_micros(dice.of(&[10, 100, 1000, 30_000, 300_000])));
-    }
-    if let Some(slot) = reads.take() {
-        app.read_ends(slot);
-    }
-    Some(app)
+/// A history under way.
+struct History {
+    dice: Dice,
+    plot: Plot,
+    stage: Arc<Stage>,
+    shop: Arc<Shop>,
+    machine: Arc<Machine>,
+    oracle: Arc<Mutex<Oracle>>,
+    spool: Spool,
+    images: Arc<AtomicU64>,
+    params: Vec<(String, String)>,
 }
 
-/// The last connection of all: everything is stored within a bounded time.
-fn settle(world: &World, app: App) {
-    let began = Instant::now();
-    let db = Arc::clone(app.conn.as_ref().expect("open").db());
-    let is_stored = || {
-        let Ok(Some(state)) = db.spool().state() else { return false };
-        let oracle = world.oracle.lock().unwrap_or_else(PoisonError::into_inner);
-        state.cursor.is_some() && oracle.of(state.txid) == Some(oracle.commits())
-    };
-    // Asked once, so that a call that is lost shows.
-    let _ = db.sync(Duration::ZERO);
-    while !is_stored() {
-        if began.elapsed() > SETTLES {
-            world.stage.trouble(format!("not stored after {SETTLES:?} with a store that works: {:?}", db.status()));
-            break;
+impl History {
+    fn new(seed: u64, folder: &Path) -> History {
+        let mut dice = Dice::new(seed);
+        let plot = Plot::new(&mut dice);
+        let stage = Stage::new(Dice::new(seed ^ 0x5151), 1 + dice.below(12));
+        let machine = Machine::new(folder);
+        let first = first_image(2 + dice.below(30) as usize, seed);
+        std::fs::write(&machine.database, first.concat()).expect("a disk in memory");
+        let mut params = vec![
+            ("replica", URL),
+            ("sync-interval", dice.of(&["0", "10ms", "100ms", "1s", "3s"])),
+            ("levels", dice.of(&["2s,10s", "1s", "30s,300s,3600s"])),
+            ("snapshot-interval", dice.of(&["30s", "1h"])),
+            ("snapshot-retention", dice.of(&["60s", "2h"])),
+            ("l0-retention", dice.of(&["5s", "5m"])),
+        ];
+        if plot.small_spool {
+            params.push(("spool-limit", dice.of(&["1KB", "8KB"])));
         }
-        stage::takes(Duration::from_millis(50));
+        History {
+            stage: Arc::clone(&stage),
+            shop: Shop::new(stage),
+            spool: Spool::of(&machine.database),
+            oracle: Arc::new(Mutex::new(Oracle::new(first))),
+            images: Arc::default(),
+            params: params.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            machine,
+            dice,
+            plot,
+        }
     }
-    drop(db);
-    app.close();
-}
 
-/// Plays the history of a seed in an empty folder. `Err`: what must not be, and how it came.
-pub fn play(seed: u64, folder: &Path) -> Result<Outcome, String> {
-    let mut dice = Dice::new(seed);
-    let stage = Stage::new(Dice::new(seed ^ 0x5151), 1 + dice.below(12));
-    let shop = Shop::new(Arc::clone(&stage));
-    let machine = Machine::new(folder);
-    let first = first_image(2 + dice.below(30) as usize, seed);
-    std::fs::write(&machine.database, first.concat()).map_err(|e| e.to_string())?;
-    let oracle = Arc::new(Mutex::new(Oracle::new(first)));
-    let spool = Spool::of(&machine.database);
-    {
-        let (oracle, shop, spool, stage_) =
-            (Arc::clone(&oracle), Arc::clone(&shop), spool.clone(), Arc::downgrade(&stage));
-        stage.watch(Box::new(move |point| {
-            let (true, Some(stage)) = (point == "state-written", stage_.upgrade()) else { return };
+    /// Looks at each `state` that is written, at the moment it is.
+    fn watch(&self) {
+        let (oracle, shop, spool) = (Arc::clone(&self.oracle), Arc::clone(&self.shop), self.spool.clone());
+        let (stage, images) = (Arc::downgrade(&self.stage), Arc::clone(&self.images));
+        self.stage.watch(Box::new(move |point| {
+            let (true, Some(stage)) = (point == "state-written", stage.upgrade()) else { return };
             let Ok(Some(state)) = spool.state() else { return };
             let mut oracle = oracle.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(what) = oracle.stored(&state) {
@@ -142,79 +157,137 @@ pub fn play(seed: u64, folder: &Path) -> Result<Outcome, String> {
             let number = state.cursor.and_then(|_| oracle.of(state.txid));
             stage.note(|| format!("state {} = commit {number:?}, image {:?}", state.txid, state.image));
             drop(oracle);
+            if state.image.is_some() && state.txid > Txid(0) {
+                images.fetch_add(1, Ordering::Relaxed);
+            }
             if state.cursor.is_some() {
                 shop.acknowledged(state.txid);
             }
         }));
     }
-    let interval = dice.of(&["10ms", "100ms", "1s", "3s"]);
-    let params: Vec<(String, String)> = [
-        ("replica", URL),
-        ("sync-interval", interval),
-        ("levels", dice.of(&["2s,10s", "1s", "30s,300s,3600s"])),
-        ("snapshot-interval", dice.of(&["30s", "1h"])),
-        ("snapshot-retention", dice.of(&["60s", "2h"])),
-        ("l0-retention", dice.of(&["5s", "5m"])),
-    ]
-    .iter()
-    .map(|(key, value)| (key.to_string(), value.to_string()))
-    .collect();
-    let lives = 1 + dice.below(5);
-    let began = Instant::now();
-    let mut hooks = 0;
-    for n in 1..=lives {
-        let last = n == lives;
-        let life = stage.life(if last { HOOKS_MAX } else { 1 + dice.below(dice_of_end(n)) });
-        shop.weather(weather(&mut dice));
-        let io = Io::kept_by(Arc::clone(&shop) as Arc<dyn Home>);
-        let registry = Arc::new(Registry::with(io, Arc::new(Crew { stage: Arc::clone(&stage), life })));
-        let world = World {
-            stage: Arc::clone(&stage),
-            machine: Arc::clone(&machine),
-            oracle: Arc::clone(&oracle),
+
+    fn world(&self, kind: Kind, life: Life) -> World {
+        let io = Io::kept_by(Arc::clone(&self.shop) as Arc<dyn Home>);
+        let replica_off = vec![("replica".to_string(), "off".to_string())];
+        World {
+            kind,
+            stage: Arc::clone(&self.stage),
+            machine: Arc::clone(&self.machine),
+            oracle: Arc::clone(&self.oracle),
             life,
-            registry,
-            params: params.clone(),
-            base: Arc::new(Base { machine: Arc::clone(&machine), life }),
-        };
-        stage.note(|| format!("life {n} begins"));
-        let (dice_of_app, actions) = (Dice::new(dice.below(1 << 40)), 3 + dice.below(40));
-        let (shop_of_app, changes) = (Arc::clone(&shop), weather(&mut dice));
-        stage.act("app", life, move || {
-            let Some(app) = work(&world, dice_of_app, actions) else { return };
-            shop_of_app.weather(if last { Weather::default() } else { changes });
+            registry: Arc::new(Registry::with(io, Arc::new(Crew { stage: Arc::clone(&self.stage), life }))),
+            params: if kind == Kind::Replicates { self.params.clone() } else { replica_off },
+            base: Arc::new(Base { machine: Arc::clone(&self.machine), life }),
+        }
+    }
+
+    /// The files are gone, all or all but the Spool.
+    fn lose_disk(&mut self) {
+        self.shop.settle();
+        let folder = self.machine.database.parent().expect("it is in one");
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(folder.join(format!("app.db{suffix}"))); // where it was
+        }
+        if self.dice.one_in(2) {
+            let _ = std::fs::remove_dir_all(self.spool.folder()); // where it was
+        }
+        self.stage.note(|| "the disk is lost".into());
+    }
+
+    /// One process that replicates, and perhaps another one beside it; the lives that they were.
+    fn round(&mut self, last: bool) -> Vec<Life> {
+        let restores = self.plot.lost_disk
+            && self.dice.one_in(2)
+            && self.spool.state().is_ok_and(|state| state.is_some_and(|state| state.txid > Txid(0)));
+        if restores {
+            self.lose_disk();
+        }
+        let ends = if self.dice.one_in(2) { 300 } else { 4000 };
+        let life = self.stage.life(if last { HOOKS_MAX } else { 1 + self.dice.below(ends) });
+        let changes = weather(&mut self.dice, &self.plot);
+        self.shop.weather(if restores { Weather { lags: 0, ..changes } } else { changes });
+        let actions = |dice: &mut Dice, plot: &Plot| 3 + dice.below(if plot.long { 300 } else { 40 });
+        let world = self.world(Kind::Replicates, life);
+        let mut lives = vec![life];
+        if let Some(kind) = self.plot.second.filter(|_| !restores && self.dice.one_in(2)) {
+            let ends = if self.dice.one_in(3) { 1 + self.dice.below(2000) } else { HOOKS_MAX };
+            let beside = self.stage.life(ends);
+            lives.push(beside);
+            let (world, dice) = (self.world(kind, beside), Dice::new(self.dice.below(1 << 40)));
+            let actions = actions(&mut self.dice, &self.plot);
+            self.stage.act("other", beside, move || {
+                super::stage::takes(Duration::from_millis(actions));
+                if let Some(app) = work(&world, dice, actions) {
+                    app.close();
+                }
+            });
+        }
+        if !restores && self.dice.one_in(3) {
+            let (world, dice) = (world.clone(), Dice::new(self.dice.below(1 << 40)));
+            let actions = actions(&mut self.dice, &self.plot);
+            self.stage.act("second", life, move || {
+                super::stage::takes(Duration::from_millis(100));
+                if let Some(app) = work(&world, dice, actions) {
+                    app.close();
+                }
+            });
+        }
+        let (dice, actions) = (Dice::new(self.dice.below(1 << 40)), actions(&mut self.dice, &self.plot));
+        let (shop, changes) = (Arc::clone(&self.shop), weather(&mut self.dice, &self.plot));
+        self.stage.act("app", life, move || {
+            let Some(app) = work(&world, dice, actions) else { return };
             if last {
-                shop_of_app.settle();
-                settle(&world, app);
+                shop.weather(Weather::default());
+                shop.settle();
+                settle(&world, app, &["other", "second"]);
             } else {
-                let stage = Arc::clone(&world.stage);
+                shop.weather(changes);
                 app.close();
                 // The worker goes on as long as the store lets it wait.
-                stage.ends_soon(life, 400);
+                world.stage.ends_soon(life, 400);
             }
         });
-        stage.play();
-        machine.buried(life);
-        hooks += stage.passed(life);
-        if last && stage.is_dead(life) {
+        self.stage.play();
+        lives
+    }
+}
+
+/// Plays the history of a seed in an empty folder. `Err`: what must not be, and how it came.
+pub fn play(seed: u64, folder: &Path) -> Result<Outcome, String> {
+    let mut history = History::new(seed, folder);
+    history.watch();
+    let began = Instant::now();
+    let rounds = 1 + history.dice.below(5);
+    let (mut hooks, mut kills) = (0, 0);
+    for n in 1..=rounds {
+        let last = n == rounds;
+        history.stage.note(|| format!("round {n} of {rounds} begins"));
+        let lives = history.round(last);
+        let (stage, machine) = (&history.stage, &history.machine);
+        for life in &lives {
+            machine.buried(*life);
+            hooks += stage.passed(*life);
+            kills += usize::from(stage.is_dead(*life));
+        }
+        if last && stage.is_dead(lives[0]) {
             stage.trouble(format!("still at work after {HOOKS_MAX} hooks: {}", stage.names()));
         }
     }
+    let mut outcome = check(&history, folder);
     let simulated = began.elapsed();
-    let mut outcome = check(&stage, &shop, &oracle, &spool, folder);
-    (outcome.lives, outcome.hooks, outcome.simulated) = (lives as usize, hooks, simulated);
-    let (trouble, trace) = stage.failures();
-    if trouble.is_empty() { Ok(outcome) } else { Err(format!("{}\n\n{}", trace.join("\n"), trouble.join("\n"))) }
-}
-
-fn dice_of_end(life: u64) -> u64 {
-    if life.is_multiple_of(2) { 300 } else { 4000 }
+    outcome = Outcome { lives: rounds as usize, kills, hooks, simulated, ..outcome };
+    let (trouble, trace) = history.stage.failures();
+    if trouble.is_empty() {
+        return Ok(outcome);
+    }
+    Err(format!("{}\n\n{:?}\n{}", trace.join("\n"), history.plot, trouble.join("\n")))
 }
 
 /// At the end: everything is stored, the Spool holds nothing that waits, and every transaction that was called stored and is
 /// still kept restores to the very database of that moment.
-fn check(stage: &Arc<Stage>, shop: &Arc<Shop>, oracle: &Mutex<Oracle>, spool: &Spool, folder: &Path) -> Outcome {
-    let oracle = oracle.lock().unwrap_or_else(PoisonError::into_inner);
+fn check(history: &History, folder: &Path) -> Outcome {
+    let History { stage, shop, spool, .. } = history;
+    let oracle = history.oracle.lock().unwrap_or_else(PoisonError::into_inner);
     let mut outcome = Outcome { commits: oracle.commits(), ..Outcome::default() };
     let state = match spool.state() {
         Ok(Some(state)) => state,
@@ -224,7 +297,7 @@ fn check(stage: &Arc<Stage>, shop: &Arc<Shop>, oracle: &Mutex<Oracle>, spool: &S
         }
     };
     outcome.stored = state.txid.0;
-    if oracle.of(state.txid) != Some(oracle.commits()) {
+    if !oracle.is_newest(state.txid) {
         let of = oracle.of(state.txid);
         stage.trouble(format!("at the end {} is commit {of:?} of {}", state.txid, oracle.commits()));
     }
@@ -253,7 +326,10 @@ fn check(stage: &Arc<Stage>, shop: &Arc<Shop>, oracle: &Mutex<Oracle>, spool: &S
             other => stage.trouble(format!("{txid}, the newest, does not restore: {other:?}")),
         }
     }
-    outcome.images = shop.listing().iter().filter(|file| file.span.min == Txid(1)).count() as u64;
+    outcome.images = history.images.load(Ordering::Relaxed);
+    if outcome.images > 0 && history.plot.keeps_continuity() {
+        stage.trouble(format!("{} images without need", outcome.images));
+    }
     outcome.calls = shop.counts().values().sum();
     outcome
 }

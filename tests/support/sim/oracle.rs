@@ -22,6 +22,8 @@ pub struct Oracle {
     /// What a writer wrote whole and did not publish: a recovery may find it.
     unpublished: Option<(Cursor, Image)>,
     stored: BTreeMap<Txid, Number>,
+    /// What a restore says it made, until the file is there to look at.
+    by_restore: Option<(Txid, Cursor)>,
 }
 
 impl Oracle {
@@ -76,6 +78,30 @@ impl Oracle {
         self.in_file = self.cursors[cursor];
     }
 
+    /// The database came back from its replica, or is found as it is, with this content.
+    pub fn restored(&mut self, raw: &[u8]) -> Result<Number, String> {
+        let is = |image: &Image| image.iter().map(Vec::len).sum::<usize>() == raw.len() && image.concat() == raw;
+        let number =
+            self.images.iter().rposition(is).ok_or("what was restored is none of the states there ever were")?;
+        if let Some(least) = self.stored.values().max()
+            && number < *least
+        {
+            return Err(format!("commit {number} was restored, commit {least} had been called stored"));
+        }
+        if let Some((txid, cursor)) = self.by_restore.take() {
+            self.stored.entry(txid).or_insert(number);
+            self.cursors.insert(cursor, number);
+        }
+        self.images.push(self.image(number));
+        (self.in_file, self.unpublished) = (self.commits(), None);
+        Ok(number)
+    }
+
+    /// True where this transaction is the newest state.
+    pub fn is_newest(&self, txid: Txid) -> bool {
+        self.of(txid).is_some_and(|number| self.images[number] == self.images[self.commits()])
+    }
+
     /// What a `state` says is stored.
     pub fn stored(&mut self, state: &State) -> Result<(), String> {
         // An image of a closed database, or of one with an empty WAL, has a Cursor of its own.
@@ -85,7 +111,7 @@ impl Oracle {
         let Some(cursor) = state.cursor.filter(|_| state.txid > Txid(0)) else { return Ok(()) };
         let known = self.stored.get(&state.txid).copied();
         match (self.cursors.get(&cursor).copied(), known) {
-            (Some(number), Some(known)) if number != known => {
+            (Some(number), Some(known)) if self.images[number] != self.images[known] => {
                 Err(format!("{} was commit {known}, now it is {number}", state.txid))
             }
             (Some(number), _) => {
@@ -96,13 +122,13 @@ impl Oracle {
                 self.cursors.insert(cursor, known);
                 Ok(())
             }
+            // Its answer never came, and a restore found it.
+            (None, None) if state.end.is_some_and(|end| end.cursor == cursor) => {
+                self.by_restore = Some((state.txid, cursor));
+                Ok(())
+            }
             (None, None) => Err(format!("{} is stored up to a point that no commit ended at: {cursor:?}", state.txid)),
         }
-    }
-
-    /// A file that a restore made: from there on its Cursor is another.
-    pub fn in_file(&self) -> Number {
-        self.in_file
     }
 
     pub fn of(&self, txid: Txid) -> Option<Number> {

@@ -108,6 +108,11 @@ impl Stage {
         passed >= end
     }
 
+    /// True while an actor of one of these names is at work.
+    pub fn acts(&self, names: &[&str]) -> bool {
+        self.inner().actors.iter().any(|actor| !actor.done && names.contains(&actor.name.as_str()))
+    }
+
     /// Hooks that a life has passed.
     pub fn passed(&self, life: Life) -> u64 {
         self.inner().lives[life.0].0
