@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a thread of the engine does.
 pub type Body = Box<dyn FnOnce() + Send>;
@@ -18,6 +18,9 @@ pub trait Threads: Send + Sync {
     /// The calling thread has nothing to do before `until`, unless something comes: `wait` blocks for as long. Whoever
     /// called looks again afterwards, so this may return early.
     fn rest(&self, until: Instant, wait: &mut dyn FnMut());
+
+    /// Leaves the others so much time before the calling thread looks again; none at all: their turn.
+    fn pause(&self, time: Duration);
 }
 
 /// The system's threads.
@@ -30,6 +33,10 @@ impl Threads for System {
 
     fn rest(&self, _until: Instant, wait: &mut dyn FnMut()) {
         wait();
+    }
+
+    fn pause(&self, time: Duration) {
+        if time.is_zero() { std::thread::yield_now() } else { std::thread::sleep(time) }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::app::{App, Kind, World};
 use super::checkpoint::Mode;
 use super::stage;
+use super::store::Weather;
 use crate::dice::Dice;
 use litestream_engine::error::Error;
 use std::sync::{Arc, PoisonError};
@@ -11,11 +12,19 @@ use std::time::{Duration, Instant};
 /// Longest simulated time, with a store that works, until everything is stored.
 const SETTLES: Duration = Duration::from_secs(60);
 /// Opens in a row that may fail because a missing file cannot be restored now.
-const OPENS: u32 = 200;
+const OPENS: u32 = 20;
 
 fn open(world: &World) -> Option<App> {
-    for _ in 0..OPENS {
+    for tries in 0..OPENS {
+        if tries == OPENS / 2 {
+            world.shop.weather(Weather::default());
+        }
         let was_there = world.machine.database.exists();
+        if !was_there && world.kind != Kind::Replicates {
+            // It would begin a new database.
+            stage::takes(Duration::from_secs(1));
+            continue;
+        }
         match App::open(world.clone()) {
             Ok(app) => {
                 if !was_there && let Err(what) = seen(world) {
@@ -68,7 +77,7 @@ pub fn work(world: &World, mut dice: Dice, actions: u64) -> Option<App> {
                 stage::takes(Duration::from_millis(dice.below(3000)));
                 app = open(world)?;
             }
-            _ => stage::takes(Duration::from_millis(dice.of(&[1, 10, 100, 1000, 10_000, 4_000_000]))),
+            _ => stage::takes(Duration::from_millis(dice.of(&[1, 10, 100, 1000, 10_000]))),
         }
         stage::takes(Duration::from_micros(dice.of(&[10, 100, 1000, 30_000, 300_000])));
     }

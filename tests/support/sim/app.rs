@@ -4,6 +4,7 @@
 use super::machine::{Machine, Memory, Plain};
 use super::oracle::{Image, Oracle};
 use super::stage::{self, Life, Stage};
+use super::store::Shop;
 use litestream_engine::base::{BaseVfs, Lock, Region};
 use litestream_engine::capture::chain;
 use litestream_engine::conn::{Answer, Conn};
@@ -43,6 +44,7 @@ pub struct World {
     pub stage: Arc<Stage>,
     pub machine: Arc<Machine>,
     pub oracle: Arc<Mutex<Oracle>>,
+    pub shop: Arc<Shop>,
     pub life: Life,
     pub registry: Arc<Registry>,
     pub params: Vec<(String, String)>,
@@ -131,7 +133,11 @@ impl App {
         let number = world.machine.open(world.life, false);
         let mut conn = match opening {
             Opening::Replicated(pending) => Some(pending.connect(&database)),
-            Opening::PassThrough => None,
+            Opening::PassThrough => {
+                // Nobody has replicated yet, or the process does not know the extension: it passes no Gate.
+                world.oracle.lock().unwrap_or_else(PoisonError::into_inner).a_stranger_came();
+                None
+            }
         };
         while !world.machine.lock(number, Lock::Shared) {
             if let Some(conn) = &mut conn {
@@ -215,6 +221,11 @@ impl App {
 
     /// Both copies of the header, the second first.
     pub fn publish(&self, index: &Index) {
+        self.publish_and(index, || {});
+    }
+
+    /// The same, and `then` in the moment in which it counts.
+    fn publish_and(&self, index: &Index, then: impl FnOnce()) {
         let mut raw = [0u8; 48];
         let mut put = |at: usize, value: u32| raw[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         put(0, 3_007_000);
@@ -232,6 +243,7 @@ impl App {
         self.index.store(48, &raw);
         stage::hook("index-half");
         self.index.store(0, &raw);
+        then();
         stage::hook("index-whole");
     }
 
@@ -353,9 +365,8 @@ impl App {
         }
         if publish {
             index = Index { change: index.change.wrapping_add(1), frames, pages: size as u32, sum, ..index };
-            self.publish(&index);
             let cursor = Cursor { salt: index.salt, frame: frames, checksum: sum };
-            self.oracle(|oracle| oracle.committed(cursor));
+            self.publish_and(&index, || self.oracle(|oracle| oracle.committed(cursor)));
             self.world.stage.note(|| format!("commit {} at {}:{frames}", self.oracle(|o| o.commits()), index.salt));
         }
         self.shm_unlock(WRITE, 1, true);

@@ -64,6 +64,8 @@ struct Plot {
     small_spool: bool,
     /// Long outages with many resets.
     long: bool,
+    /// Nobody commits for longer than superfluous files are kept.
+    idle: bool,
 }
 
 impl Plot {
@@ -74,12 +76,8 @@ impl Plot {
             lost_disk: dice.one_in(4),
             small_spool: dice.one_in(8),
             long: dice.one_in(12),
+            idle: dice.one_in(4),
         }
-    }
-
-    /// Nothing ever happens that only an image can heal.
-    fn keeps_continuity(&self) -> bool {
-        self.second != Some(Kind::Foreign) && !self.lags
     }
 }
 
@@ -143,6 +141,12 @@ impl History {
         }
     }
 
+    /// A process that is killed holds no lock any more.
+    fn bury(&self) {
+        let machine = Arc::clone(&self.machine);
+        self.stage.bury(Box::new(move |life| machine.buried(life)));
+    }
+
     /// Looks at each `state` that is written, at the moment it is.
     fn watch(&self) {
         let (oracle, shop, spool) = (Arc::clone(&self.oracle), Arc::clone(&self.shop), self.spool.clone());
@@ -174,6 +178,7 @@ impl History {
             stage: Arc::clone(&self.stage),
             machine: Arc::clone(&self.machine),
             oracle: Arc::clone(&self.oracle),
+            shop: Arc::clone(&self.shop),
             life,
             registry: Arc::new(Registry::with(io, Arc::new(Crew { stage: Arc::clone(&self.stage), life }))),
             params: if kind == Kind::Replicates { self.params.clone() } else { replica_off },
@@ -184,6 +189,7 @@ impl History {
     /// The files are gone, all or all but the Spool.
     fn lose_disk(&mut self) {
         self.shop.settle();
+        self.oracle.lock().unwrap_or_else(PoisonError::into_inner).lost();
         let folder = self.machine.database.parent().expect("it is in one");
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(folder.join(format!("app.db{suffix}"))); // where it was
@@ -234,8 +240,12 @@ impl History {
         }
         let (dice, actions) = (Dice::new(self.dice.below(1 << 40)), actions(&mut self.dice, &self.plot));
         let (shop, changes) = (Arc::clone(&self.shop), weather(&mut self.dice, &self.plot));
+        let idles = self.plot.idle && self.dice.one_in(2);
         self.stage.act("app", life, move || {
             let Some(app) = work(&world, dice, actions) else { return };
+            if idles {
+                super::stage::takes(Duration::from_secs(4000));
+            }
             if last {
                 shop.weather(Weather::default());
                 shop.settle();
@@ -256,6 +266,7 @@ impl History {
 pub fn play(seed: u64, folder: &Path) -> Result<Outcome, String> {
     let mut history = History::new(seed, folder);
     history.watch();
+    history.bury();
     let began = Instant::now();
     let rounds = 1 + history.dice.below(5);
     let (mut hooks, mut kills) = (0, 0);
@@ -263,9 +274,9 @@ pub fn play(seed: u64, folder: &Path) -> Result<Outcome, String> {
         let last = n == rounds;
         history.stage.note(|| format!("round {n} of {rounds} begins"));
         let lives = history.round(last);
-        let (stage, machine) = (&history.stage, &history.machine);
+        let stage = &history.stage;
         for life in &lives {
-            machine.buried(*life);
+            history.machine.buried(*life);
             hooks += stage.passed(*life);
             kills += usize::from(stage.is_dead(*life));
         }
@@ -327,7 +338,7 @@ fn check(history: &History, folder: &Path) -> Outcome {
         }
     }
     outcome.images = history.images.load(Ordering::Relaxed);
-    if outcome.images > 0 && history.plot.keeps_continuity() {
+    if outcome.images > 0 && !history.plot.lags && !oracle.had_strangers() {
         stage.trouble(format!("{} images without need", outcome.images));
     }
     outcome.calls = shop.counts().values().sum();

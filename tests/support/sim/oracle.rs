@@ -24,6 +24,7 @@ pub struct Oracle {
     stored: BTreeMap<Txid, Number>,
     /// What a restore says it made, until the file is there to look at.
     by_restore: Option<(Txid, Cursor)>,
+    strangers: bool,
 }
 
 impl Oracle {
@@ -76,6 +77,21 @@ impl Oracle {
     /// A checkpoint is complete.
     pub fn checkpointed(&mut self, cursor: &Cursor) {
         self.in_file = self.cursors[cursor];
+    }
+
+    /// A process opens the database that passes no Gate.
+    pub fn a_stranger_came(&mut self) {
+        self.strangers = true;
+    }
+
+    /// True where continuity may have been lost.
+    pub fn had_strangers(&self) -> bool {
+        self.strangers
+    }
+
+    /// The file is gone; what comes next is a restore.
+    pub fn lost(&mut self) {
+        (self.in_file, self.unpublished) = (self.commits(), None);
     }
 
     /// The database came back from its replica, or is found as it is, with this content.

@@ -47,10 +47,12 @@ struct Inner {
 }
 
 type Watch = Box<dyn Fn(&str) + Send + Sync>;
+type Grave = Box<dyn Fn(Life) + Send + Sync>;
 
 pub struct Stage {
     inner: Mutex<Inner>,
     watch: OnceLock<Watch>,
+    grave: OnceLock<Grave>,
     /// Rings when nobody is left.
     over: Condvar,
 }
@@ -71,7 +73,12 @@ impl Stage {
             joins: Vec::new(),
             trace: Vec::new(),
         };
-        Arc::new(Stage { inner: Mutex::new(inner), watch: OnceLock::new(), over: Condvar::new() })
+        Arc::new(Stage {
+            inner: Mutex::new(inner),
+            watch: OnceLock::new(),
+            grave: OnceLock::new(),
+            over: Condvar::new(),
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -81,6 +88,11 @@ impl Stage {
     /// Is told of each point that the engine passes, before anything can happen there.
     pub fn watch(&self, watch: Watch) {
         let _ = self.watch.set(watch);
+    }
+
+    /// Is told of each kill, at its moment: what the system takes back from a process is gone.
+    pub fn bury(&self, grave: Grave) {
+        let _ = self.grave.set(grave);
     }
 
     /// Throws the dice.
@@ -274,7 +286,7 @@ pub fn point(name: &str) {
 }
 
 /// The actor that calls passes a point: others may run, its life may end.
-pub fn hook(_what: &str) {
+pub fn hook(what: &str) {
     let Some((stage, me)) = me() else { return };
     let mut inner = stage.inner();
     let life = inner.actors[me].life;
@@ -286,12 +298,17 @@ pub fn hook(_what: &str) {
     let yields = !dies && inner.dice.below(patience) == 0;
     drop(inner);
     if dies {
-        stage.note(|| format!("killed at {_what}"));
+        stage.note(|| format!("killed at {what}"));
+        if let Some(grave) = stage.grave.get() {
+            grave(life);
+        }
         resume_unwind(Box::new(Killed));
     }
     std::thread::sleep(Duration::from_micros(took));
     if yields {
-        stage.give_way(me, Instant::now(), false);
+        // Now and then the system lets it wait long.
+        let waits = [0, 0, 0, 0, 0, 200, 5_000, 100_000][stage.below(8) as usize];
+        stage.give_way(me, Instant::now() + Duration::from_micros(waits), false);
     }
 }
 
@@ -305,6 +322,23 @@ pub fn takes(time: Duration) {
 /// True on a thread of the stage; others (a restore's team) see a store without faults.
 pub fn is_actor() -> bool {
     me().is_some()
+}
+
+/// What the engine logs stands in the trace.
+pub struct Ear;
+
+impl log::Log for Ear {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if let Some((stage, _)) = me() {
+            stage.note(|| format!("{}: {}", record.level(), record.args()));
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// The engine's threads, as actors of one life.
@@ -323,5 +357,9 @@ impl Threads for Crew {
         if let Some((stage, me)) = me() {
             stage.give_way(me, until, true);
         }
+    }
+
+    fn pause(&self, time: Duration) {
+        takes(time);
     }
 }
