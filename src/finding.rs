@@ -15,6 +15,7 @@ use crate::reader::{self, Pending, Walk};
 use crate::spool::{Link, Links, Segment, Stat, remove};
 use crate::wal::Cursor;
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// Looks in a row that may disagree with what was read before continuity counts as lost.
 const LOOKS: u32 = 5;
@@ -74,7 +75,7 @@ impl Leading<'_> {
             if self.db.look() == look && !matches!(look, Look::Blind) && self.state.cursor.is_none() {
                 break;
             }
-            std::thread::sleep(limits::BLINK);
+            self.db.threads().pause(limits::BLINK);
         }
         Ok(Found::Image(lost))
     }
@@ -162,7 +163,7 @@ impl Leading<'_> {
                 (Look::Untrusted, Some(_)) => {}
                 _ => return Ok(()),
             }
-            std::thread::yield_now();
+            self.db.threads().pause(Duration::ZERO);
         }
         Ok(())
     }
@@ -186,7 +187,7 @@ impl Leading<'_> {
         let chain = crate::capture::chain_up_to(&reader::WalFile(file), None, frames)?;
         // A reset in between cuts the chain short of the frames that were counted.
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
-            && link::began(&end, stat, change, chain.commits, chain.repeats)
+            && link::began(&end, salt, stat, change, chain.commits, chain.repeats)
         {
             let begin = Link::Begin { salt, follows: end.cursor };
             links.assume(begin);
