@@ -10,6 +10,7 @@ pub mod clock;
 pub mod error;
 pub mod fault;
 pub mod limits;
+mod sync;
 pub mod threads;
 
 // formats
@@ -55,6 +56,7 @@ pub mod db;
 mod existing;
 mod finding;
 mod forget;
+mod handover;
 mod held;
 mod history;
 mod leading;

@@ -12,7 +12,6 @@ use crate::forget;
 use crate::leading::Leading;
 use crate::limits;
 use crate::report::Phase;
-use crossbeam_channel::Select;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -103,13 +102,13 @@ impl<'a> Worker<'a> {
                         // Blind: what others commit would be seen by nobody.
                         self.stop_leading();
                     }
-                    if !is_busy && self.end(false) {
+                    if !is_busy && self.end() {
                         return;
                     }
                     None
                 }
                 Ok(Turn::Following) => {
-                    if self.db.connections() == 0 && self.end(false) {
+                    if self.db.connections() == 0 && self.end() {
                         return;
                     }
                     None
@@ -118,7 +117,7 @@ impl<'a> Worker<'a> {
                     let gone = Error::State(format!("{} is gone", self.db.path().display()));
                     self.db.report.fail(ticket, &gone);
                     self.db.report.phase(Phase::Waiting("the database file is gone".into()));
-                    if self.end(false) {
+                    if self.end() {
                         return;
                     }
                     None
@@ -129,7 +128,7 @@ impl<'a> Worker<'a> {
                 }
                 Err(e) => {
                     let pause = self.failed(ticket, &e);
-                    if matches!(e, Error::Conflict(_)) && self.end(false) {
+                    if matches!(e, Error::Conflict(_)) && self.end() {
                         return;
                     }
                     // A file that a transaction was being written to, or a crash tore, heals by its journal only.
@@ -176,7 +175,7 @@ impl<'a> Worker<'a> {
 
     /// Takes what the channel holds: only the time of the oldest counts, for the lag that people see.
     fn drain(&mut self) {
-        for txn in self.db.txns().try_iter().take(limits::CHANNEL_TXNS) {
+        for txn in std::iter::from_fn(|| self.db.hand.take()).take(limits::CHANNEL_TXNS) {
             self.woken = true;
             self.oldest = Some(self.oldest.map_or(txn.time, |oldest| oldest.min(txn.time)));
         }
@@ -254,13 +253,13 @@ impl<'a> Worker<'a> {
     }
 
     /// Ends the thread where nothing is left to do.
-    fn end(&mut self, forced: bool) -> bool {
-        if self.db.connections() > 0 && !forced {
+    fn end(&mut self) -> bool {
+        if self.db.connections() > 0 {
             return false;
         }
         // The lock goes before the next worker of this process may begin: fcntl does not part the two.
         let db = self.db;
-        db.may_end(forced, || self.stop_leading())
+        db.hand.may_end(|| self.stop_leading())
     }
 
     /// Lets another process lead.
@@ -282,14 +281,7 @@ impl<'a> Worker<'a> {
         };
         while let Some(until) = self.rests(&mut rest, began) {
             let (db, hears_commits) = (self.db, matches!(rest, Rest::Beat(_)));
-            db.threads().rest(until, &mut || {
-                let mut select = Select::new();
-                select.recv(&db.calls.1);
-                if hears_commits {
-                    select.recv(db.txns());
-                }
-                let _ = select.ready_deadline(until); // what it was is looked at anew
-            });
+            db.threads().rest(until, &mut || db.hand.wait(until, hears_commits));
         }
     }
 
@@ -297,7 +289,7 @@ impl<'a> Worker<'a> {
     /// the interval has passed: a commit then costs no wake-up.
     fn rests(&mut self, rest: &mut Rest, began: Instant) -> Option<Instant> {
         // A call ends any rest, once: somebody asks for a sync, or a connection closed.
-        let called = self.db.calls.1.try_recv().is_ok();
+        let called = self.db.hand.take_call();
         if let Rest::Pause(until) = *rest {
             self.woken = called || until <= Instant::now();
             return (!self.woken).then_some(until);
@@ -306,14 +298,14 @@ impl<'a> Worker<'a> {
             return None;
         }
         if let Rest::Beat(until) = *rest {
-            match self.db.txns().try_recv() {
-                Ok(txn) => {
+            match self.db.hand.take() {
+                Some(txn) => {
                     self.woken = true;
                     self.oldest = Some(self.oldest.map_or(txn.time, |oldest| oldest.min(txn.time)));
                     self.db.report.oldest(self.oldest);
                 }
-                Err(_) if Instant::now() < until => return Some(until),
-                Err(_) => {}
+                None if Instant::now() < until => return Some(until),
+                None => {}
             }
             *rest = Rest::Interval(began + self.interval);
         }

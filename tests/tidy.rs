@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors of the engine, bottom up. A module uses its own floor and the floors below (docs/design.md).
 const FLOORS: &[(&str, &[&str])] = &[
-    ("ground", &["error", "clock", "config", "limits", "threads", "fault", "log", "base"]),
+    ("ground", &["error", "clock", "config", "limits", "sync", "threads", "fault", "log", "base"]),
     ("formats", &["page", "wal", "walindex", "ltx", "v3"]),
     ("places", &["spool", "store"]),
     ("decisions", &["commit", "gate", "link", "plan", "manifest", "due", "settings", "policy"]),
@@ -41,6 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "history",
             "turns",
             "registry",
+            "handover",
             "opening",
             "db",
             "conn",
