@@ -5,7 +5,7 @@ use crate::base::Lock;
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::held::Held;
-use crate::image;
+use crate::image::{self, Snapshot};
 use crate::leading::Leading;
 use crate::leftover;
 use crate::limits;
@@ -145,6 +145,17 @@ impl Leading<'_> {
         }
         let found = leftover::resolve(self.db.spool(), base, &stat, header.hash, end)?;
         Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
+    }
+
+    /// The database that is held still is at `to`: by its wal-index, or because the file is as the newest End left it.
+    pub(crate) fn is_held_at(&self, held: &Held<'_>, links: &Links, now: &Snapshot<'_>, to: &Cursor) -> Result<bool> {
+        let Some(now) = &now.end else { return Ok(to.same_point(&now.cursor)) };
+        let end = link::newest_end(Some(&self.state), links).filter(|end| end.cursor.same_point(to));
+        let Some(end) = end else { return Ok(false) };
+        // In rollback modes each transaction shows in the header.
+        let by_header =
+            || Ok(image::header(&*held.base)?.is_some_and(|header| !header.wal) && end.header == now.header);
+        if end.stat == now.stat { Ok(true) } else { by_header() }
     }
 
     /// A life that began while an image's End was being written, and found none: its proof is taken while the image's

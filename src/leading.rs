@@ -298,7 +298,8 @@ impl<'a> Leading<'a> {
         let links = self.db.spool().links()?;
         let walked = reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())?;
         let Some(Walk::Reached(mut pending)) = walked else { return Ok(Turn::Later(limits::SHORT)) };
-        if pending.more || target.is_some_and(|target| !pending.to.same_point(&target.cursor)) {
+        // Of a later state than the walk leads to, only some pages would be stored.
+        if pending.more || !self.is_held_at(&held, &links, &snapshot, &pending.to)? {
             self.state.cursor = None;
             return Ok(Turn::More);
         }
