@@ -104,6 +104,7 @@ pub fn settle(world: &World, app: App, others: &[&str]) {
     while !is_stored() {
         if began.elapsed() > SETTLES {
             world.stage.trouble(format!("not stored after {SETTLES:?} with a store that works: {:?}", db.status()));
+            world.stage.ends_soon(world.life, 400);
             break;
         }
         stage::takes(Duration::from_millis(50));
