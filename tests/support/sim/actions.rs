@@ -88,10 +88,11 @@ pub fn work(world: &World, mut dice: Dice, actions: u64) -> Option<App> {
 }
 
 /// The last connection of all: when the others are gone, everything is stored within a bounded time.
-pub fn settle(world: &World, app: App, others: &[&str]) {
+pub fn settle(world: &World, mut app: App, others: &[&str]) {
     while world.stage.acts(others) {
         stage::takes(Duration::from_millis(50));
     }
+    app.look();
     let began = Instant::now();
     let db = Arc::clone(app.db());
     let is_stored = || {

@@ -153,10 +153,15 @@ impl App {
             conn.locked(Lock::Shared, database, Some(wal));
             conn.shm_mapped(0, region);
         });
-        if app.index().is_none() && app.begin().is_some() {
-            app.shm_unlock(WRITE, 1, true);
-        }
+        app.look();
         Ok(app)
+    }
+
+    /// A statement: a wal-index that a writer left torn is recovered by the first one, and by nobody else.
+    pub fn look(&mut self) {
+        if self.index().is_none() && self.begin().is_some() {
+            self.shm_unlock(WRITE, 1, true);
+        }
     }
 
     /// Tells the engine, where this process has it.
