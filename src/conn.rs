@@ -296,7 +296,9 @@ impl Conn {
         let Some(stat) = Stat::of(self.db.path())? else { return Ok(false) };
         let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(false) };
         let Some(chain) = capture::chain(wal, None)? else { return Ok(false) };
-        if chain.cursor.salt == header.salt && link::began(&end, &stat, header.change, chain.commits, chain.repeats) {
+        if chain.cursor.salt == header.salt
+            && link::began(&end, header.salt, &stat, header.change, chain.commits, chain.repeats)
+        {
             spool.link(links.newest(), &Link::Begin { salt: header.salt, follows: end.cursor })?;
             return Ok(true);
         }

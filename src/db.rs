@@ -9,6 +9,7 @@ use crate::board;
 use crate::clock::Time;
 use crate::conn::Answer;
 use crate::error::{Error, Result};
+use crate::handover::HandOver;
 use crate::history::History;
 use crate::leader::Leadership;
 use crate::limits;
@@ -19,16 +20,17 @@ use crate::room::Room;
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
+pub(crate) use crate::sync::lock;
+use crate::threads::Threads;
 use crate::turns::Turns;
 use crate::views::Views;
 use crate::wal::Cursor;
 use crate::way::Way;
 use crate::worker;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 pub use crate::views::Look;
@@ -52,6 +54,8 @@ pub struct Place {
     pub base: Arc<dyn BaseVfs>,
     /// How it is replicated; `None` for a connection that only keeps Gate and links for others.
     pub replica: Option<Replica>,
+    /// Who runs its worker.
+    pub threads: Arc<dyn Threads>,
 }
 
 /// How a database is replicated, and how its store is reached.
@@ -87,14 +91,12 @@ pub struct Db {
     pub(crate) looking: Mutex<()>,
     /// A new database began under this name: what the Leader knows is of another.
     pub(crate) forget: AtomicBool,
-    txns: (Sender<Txn>, Receiver<Txn>),
+    /// Who is connected, what they committed, and who works for them.
+    pub(crate) hand: HandOver<Txn>,
     /// What a look at the file by itself said of the VFS below; see `below`.
     pub(crate) stored_as_given: OnceLock<bool>,
-    /// Requests that wake the worker at once.
-    pub(crate) calls: (Sender<()>, Receiver<()>),
     views: Views,
     closing: Mutex<Option<(Cursor, u32, u32)>>,
-    connections: AtomicUsize,
     next_connection: AtomicU64,
     /// In a rollback-journal mode, when it was last looked at.
     journal: AtomicBool,
@@ -103,8 +105,6 @@ pub struct Db {
     /// The same between processes, in rollback-journal modes.
     pub(crate) way: Way,
     pub(crate) report: Report,
-    running: Mutex<bool>,
-    started: AtomicBool,
     room: Room,
     /// What the last Leader of this process knew of the replica, and the `state` then.
     upkeep: Mutex<Option<(Option<State>, History)>>,
@@ -126,17 +126,13 @@ impl Db {
             looking: Mutex::default(),
             stored_as_given: OnceLock::new(),
             forget: AtomicBool::new(false),
-            txns: bounded(limits::CHANNEL_TXNS),
-            calls: bounded(1),
+            hand: HandOver::new(),
             views: Views::default(),
             closing: Mutex::default(),
-            connections: AtomicUsize::new(0),
             next_connection: AtomicU64::new(0),
             journal: AtomicBool::new(false),
             turns: Turns::default(),
             way: Way::new(),
-            running: Mutex::default(),
-            started: AtomicBool::new(false),
             room: Room::default(),
             upkeep: Mutex::default(),
         }
@@ -162,6 +158,11 @@ impl Db {
         &self.place.base
     }
 
+    /// Who runs threads for it.
+    pub(crate) fn threads(&self) -> &dyn Threads {
+        &*self.place.threads
+    }
+
     /// How it is replicated, and to which store.
     pub(crate) fn replica(&self) -> Option<&Replica> {
         self.place.replica.as_ref()
@@ -175,18 +176,17 @@ impl Db {
     // ---- what connections tell ----
 
     pub(crate) fn connected(&self) -> u64 {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.hand.connected();
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn disconnected(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        self.call();
+        self.hand.disconnected();
     }
 
     /// Connections that are open now.
     pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.hand.connections()
     }
 
     /// A connection has the wal-index mapped.
@@ -208,41 +208,24 @@ impl Db {
 
     /// A statement ran: there may be something to replicate.
     pub(crate) fn touched(self: &Arc<Db>) {
-        if !self.started.load(Ordering::Acquire) && self.replicates() && self.spool.exists() {
+        if !self.hand.is_started() && self.replicates() && self.spool.exists() {
             self.start();
         }
     }
 
     fn start(self: &Arc<Db>) {
-        let mut running = lock(&self.running);
-        if *running {
-            return;
+        let begun = self.hand.start(|| {
+            let db = Arc::clone(self);
+            self.threads().run("litestream", Box::new(move || worker::run(&db)))
+        });
+        if let Err(e) = begun {
+            self.note("start", &Error::State(format!("no thread for replication: {e}")));
         }
-        let db = Arc::clone(self);
-        match std::thread::Builder::new().name("litestream".into()).spawn(move || worker::run(&db)) {
-            Ok(_) => {
-                *running = true;
-                self.started.store(true, Ordering::Release);
-            }
-            Err(e) => self.note("start", &Error::State(format!("no thread for replication: {e}"))),
-        }
-    }
-
-    /// The worker has nothing left: it ends, unless something came meanwhile.
-    pub(crate) fn may_end(&self, last: impl FnOnce()) -> bool {
-        let mut running = lock(&self.running);
-        if self.connections() > 0 || !self.txns.1.is_empty() || !self.calls.1.is_empty() {
-            return false;
-        }
-        last();
-        *running = false;
-        self.started.store(false, Ordering::Release);
-        true
     }
 
     /// True while a worker runs, and after one that broke.
     pub(crate) fn has_worked(&self) -> bool {
-        self.started.load(Ordering::Acquire)
+        self.hand.is_started()
     }
 
     /// Hands a commit over. Never blocks; a full channel loses nothing, for Cursors are cumulative.
@@ -250,20 +233,13 @@ impl Db {
         if !self.replicates() {
             return;
         }
-        match self.txns.0.try_send(Txn { cursor, commit, time: Time::now() }) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
+        self.hand.commit(Txn { cursor, commit, time: Time::now() });
         self.touched();
     }
 
     /// Wakes the worker.
     pub(crate) fn call(&self) {
-        let _ = self.calls.0.try_send(()); // one that waits is enough
-    }
-
-    /// Where Txns arrive.
-    pub(crate) fn txns(&self) -> &Receiver<Txn> {
-        &self.txns.1
+        self.hand.call();
     }
 
     /// Exclusive locking mode has no wal-index: its connection says how far it is.
@@ -411,9 +387,4 @@ impl Db {
         self.call();
         ticket
     }
-}
-
-/// A lock whose holder panicked still guards sound data: everything behind these is written in one step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

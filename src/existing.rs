@@ -6,7 +6,7 @@
 
 use crate::aside::{set_aside, set_segments_aside};
 use crate::base::{BaseFile, Lock};
-use crate::db::{Db, Replica, lock};
+use crate::db::{Db, Replica};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::history;
@@ -29,8 +29,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, TryLockError};
 
 /// Boundaries of a replica from the stored Txid on at which a file without proof is looked for, each by one small file.
 const BOUNDARIES: usize = 32;
@@ -44,7 +44,13 @@ pub(crate) fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) ->
         return Ok(());
     }
     // Whoever opens it meanwhile waits: the file may be another one after this.
-    let _looking = lock(&db.looking);
+    let _looking = loop {
+        match db.looking.try_lock() {
+            Ok(turn) => break turn,
+            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => db.threads().pause(limits::BLINK),
+        }
+    };
     if is_done() {
         return Ok(());
     }

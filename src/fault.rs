@@ -1,7 +1,8 @@
 //! Named points at which a test lets this process die, as `kill -9` would at that very call.
 //!
 //! `LITESTREAM_FAULT=NAME:N` kills at the N-th pass of the point NAME, `any:N` at the N-th pass of any point.
-//! It is read once. Without it a point is one relaxed read of memory. For tests only; nobody else sets it.
+//! It is read once. Without it a point is one relaxed read of memory. For tests only; nobody else sets it. A simulation
+//! of several lives in one process is told of each pass instead, and ends the life itself.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +15,15 @@ static PASSES: AtomicU64 = AtomicU64::new(0);
 /// What the variable said: the point's name, and at which pass.
 static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
 
+/// Who is told.
+static OBSERVER: OnceLock<fn(&str)> = OnceLock::new();
+
+/// From now on `observer` is told of each pass, before anything else passes; the first one stays.
+pub fn observe(observer: fn(&str)) {
+    let _ = OBSERVER.set(observer);
+    ARMED.store(true, Ordering::Relaxed);
+}
+
 /// Passes the point `name`: the process ends here where a test asked for it.
 #[inline]
 pub fn point(name: &str) {
@@ -24,6 +34,9 @@ pub fn point(name: &str) {
 
 #[cold]
 fn armed(name: &str) {
+    if let Some(observer) = OBSERVER.get() {
+        return observer(name);
+    }
     let wanted = WANTED.get_or_init(|| {
         let said = std::env::var("LITESTREAM_FAULT").ok()?;
         let (point, pass) = said.split_once(':')?;

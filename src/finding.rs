@@ -5,7 +5,7 @@ use crate::base::Lock;
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::held::Held;
-use crate::image;
+use crate::image::{self, Snapshot};
 use crate::leading::Leading;
 use crate::leftover;
 use crate::limits;
@@ -15,6 +15,7 @@ use crate::reader::{self, Pending, Walk};
 use crate::spool::{Link, Links, Segment, Stat, remove};
 use crate::wal::Cursor;
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// Looks in a row that may disagree with what was read before continuity counts as lost.
 const LOOKS: u32 = 5;
@@ -74,7 +75,7 @@ impl Leading<'_> {
             if self.db.look() == look && !matches!(look, Look::Blind) && self.state.cursor.is_none() {
                 break;
             }
-            std::thread::sleep(limits::BLINK);
+            self.db.threads().pause(limits::BLINK);
         }
         Ok(Found::Image(lost))
     }
@@ -146,6 +147,17 @@ impl Leading<'_> {
         Ok(if found.is_some() { Proof::Busy } else { Proof::Lost("the database was written unseen".into()) })
     }
 
+    /// The database that is held still is at `to`: by its wal-index, or because the file is as the newest End left it.
+    pub(crate) fn is_held_at(&self, held: &Held<'_>, links: &Links, now: &Snapshot<'_>, to: &Cursor) -> Result<bool> {
+        let Some(now) = &now.end else { return Ok(to.same_point(&now.cursor)) };
+        let end = link::newest_end(Some(&self.state), links).filter(|end| end.cursor.same_point(to));
+        let Some(end) = end else { return Ok(false) };
+        // In rollback modes each transaction shows in the header.
+        let by_header =
+            || Ok(image::header(&*held.base)?.is_some_and(|header| !header.wal) && end.header == now.header);
+        if end.stat == now.stat { Ok(true) } else { by_header() }
+    }
+
     /// A life that began while an image's End was being written, and found none: its proof is taken while the image's
     /// mark still keeps everybody from changing the file.
     pub(crate) fn prove_life(&mut self) -> Result<()> {
@@ -162,7 +174,7 @@ impl Leading<'_> {
                 (Look::Untrusted, Some(_)) => {}
                 _ => return Ok(()),
             }
-            std::thread::yield_now();
+            self.db.threads().pause(Duration::ZERO);
         }
         Ok(())
     }
@@ -186,7 +198,7 @@ impl Leading<'_> {
         let chain = crate::capture::chain_up_to(&reader::WalFile(file), None, frames)?;
         // A reset in between cuts the chain short of the frames that were counted.
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
-            && link::began(&end, stat, change, chain.commits, chain.repeats)
+            && link::began(&end, salt, stat, change, chain.commits, chain.repeats)
         {
             let begin = Link::Begin { salt, follows: end.cursor };
             links.assume(begin);

@@ -17,8 +17,8 @@ use crate::spool::{Kept, remove};
 use crate::store::Store;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 
 /// What the status names as the place of an error.
 const WHAT: &str = "compaction and retention";
@@ -50,7 +50,8 @@ pub(crate) struct Site<'a> {
 struct Job {
     work: Work,
     permit: Arc<Permit>,
-    thread: JoinHandle<Result<Done>>,
+    /// What its thread will say; gone without a word where that panicked.
+    done: Receiver<Result<Done>>,
 }
 
 /// What was done.
@@ -122,8 +123,13 @@ impl History {
 
     /// Takes up what was done and begins what is due. Costs nothing where it is not time.
     pub(crate) fn turn(&mut self, site: &Site<'_>, now: Time) {
-        if let Some(job) = self.job.take_if(|job| job.thread.is_finished()) {
-            let result = job.thread.join().unwrap_or_else(|_| Err(Error::State("its thread panicked".into())));
+        let said = self.job.as_ref().map_or(Err(TryRecvError::Empty), |job| job.done.try_recv());
+        let result = match said {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Disconnected) => Some(Err(Error::State("its thread panicked".into()))),
+            Err(TryRecvError::Empty) => None,
+        };
+        if let Some((job, result)) = result.and_then(|result| Some((self.job.take()?, result))) {
             self.take_up(site, &job.work, result, now);
         }
         if self.job.is_some() || self.next.is_none_or(|next| now < next) {
@@ -165,13 +171,13 @@ impl History {
             }
         };
         let db = Arc::clone(site.db);
-        let thread = std::thread::Builder::new().name("litestream-upkeep".into()).spawn(move || {
-            let done = todo();
+        let (say, done) = sync_channel(1);
+        let body = Box::new(move || {
+            let _ = say.send(todo()); // a Leader that has left wants no answer
             db.call();
-            done
         });
-        let thread = thread.map_err(|e| Error::Busy(format!("no thread: {e}")))?;
-        self.job = Some(Job { work, permit, thread });
+        site.db.threads().run("litestream-upkeep", body).map_err(|e| Error::Busy(format!("no thread: {e}")))?;
+        self.job = Some(Job { work, permit, done });
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::limits;
 use crate::page::{PageSize, Pgno};
 use crate::reader::{open_wal, suffixed};
 use crate::spool::{End, Stat, header_hash, random, sync_beside};
+use crate::threads::Threads;
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, Salt, frame_offset};
 use crate::walindex::{IndexHeader, READ0, READERS, backfill, mark_offset, pages_of, pgno_place, read_mark};
 use std::collections::HashMap;
@@ -341,9 +342,9 @@ pub(crate) fn recent(stat: &Stat) -> bool {
 
 /// Lets the tick pass in which a file was written, so that whoever writes to it past SQLite (a copy put over it) from
 /// now on is seen by its time. On a thread of ours, and before anything is locked.
-pub(crate) fn let_tick_pass(path: &Path) -> Result<()> {
+pub(crate) fn let_tick_pass(path: &Path, threads: &dyn Threads) -> Result<()> {
     if Stat::of(path)?.is_some_and(|stat| recent(&stat)) {
-        std::thread::sleep(TICK);
+        threads.pause(TICK);
     }
     Ok(())
 }

@@ -22,7 +22,9 @@ use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::spool::{Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
-use crate::uploader::{Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, needs_snapshot};
+use crate::uploader::{
+    Encoded, Outgoing, Source, Unfinished, encode, encode_image, grows_unwritten, keep_next, needs_snapshot,
+};
 use crate::validation::Validation;
 use crate::worker::Turn;
 use std::collections::HashSet;
@@ -99,7 +101,7 @@ impl<'a> Leading<'a> {
                 remove(&old.path)?;
             }
         }
-        outgoing.retain(|waiting| waiting.txid == state.txid.next());
+        keep_next(&mut outgoing, state.txid)?;
         if state.txid > Txid(0) {
             store.is_there(state.txid)?;
         }
@@ -190,7 +192,10 @@ impl<'a> Leading<'a> {
                 self.settled = Some((look, stat));
                 Ok(Turn::Stored)
             }
-            Found::Pending(pending) => self.send(*pending),
+            Found::Pending(pending) => {
+                fault::point("pending-found");
+                self.send(*pending)
+            }
             Found::Image(why) => self.image(&why),
             Found::Later => Ok(Turn::Later(limits::SHORT)),
         }
@@ -300,7 +305,8 @@ impl<'a> Leading<'a> {
         let links = self.db.spool().links()?;
         let walked = reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())?;
         let Some(Walk::Reached(mut pending)) = walked else { return Ok(Turn::Later(limits::SHORT)) };
-        if pending.more || target.is_some_and(|target| !pending.to.same_point(&target.cursor)) {
+        // Of a later state than the walk leads to, only some pages would be stored.
+        if pending.more || !self.is_held_at(&held, &links, &snapshot, &pending.to)? {
             self.state.cursor = None;
             return Ok(Turn::More);
         }
@@ -362,7 +368,7 @@ impl<'a> Leading<'a> {
             return Ok(Turn::Following);
         }
         if self.copying.is_none() {
-            image::let_tick_pass(self.db.path())?;
+            image::let_tick_pass(self.db.path(), self.db.threads())?;
         }
         let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
         let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };

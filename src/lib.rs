@@ -12,6 +12,8 @@ pub mod error;
 pub mod fault;
 pub mod limits;
 mod names;
+mod sync;
+pub mod threads;
 
 // formats
 pub mod ltx;
@@ -54,6 +56,7 @@ pub mod db;
 mod existing;
 mod finding;
 mod forget;
+mod handover;
 mod held;
 mod history;
 pub mod leader;

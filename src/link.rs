@@ -26,9 +26,13 @@ pub fn begins(end: &End, stat: &Stat, change: Option<u32>) -> bool {
     end.stat == *stat && change.is_none_or(|change| change == 0 || change == end.change)
 }
 
-/// A life with `commits` commit frames in it, met without its Begin, continues `end`. `stat` was taken after the
-/// wal-index was read. Of those frames `repeats` are each the one before again: all of them are padding, or none.
-pub fn began(end: &End, stat: &Stat, change: u32, commits: u32, repeats: u32) -> bool {
+/// The life `salt`, with `commits` commit frames in it and met without its Begin, continues `end`. `stat` was taken after the
+/// wal-index was read. Of those frames `repeats` are each the one before again: all of them are padding, or none. An End
+/// of this very life (a Gate before any reset, at first use) is no end that it could continue.
+pub fn began(end: &End, salt: Salt, stat: &Stat, change: u32, commits: u32, repeats: u32) -> bool {
+    if end.cursor.salt == salt {
+        return false;
+    }
     let counted = |commits| change == end.change.wrapping_add(commits);
     end.stat == *stat && (counted(commits) || counted(commits - repeats) || change <= commits)
 }
@@ -71,13 +75,15 @@ mod tests {
         assert!(!begins(&old, &rebooted, Some(10)), "a power loss may keep the time and lose what it stood for");
         assert!(!begins(&old, &old.stat, Some(11)), "a commit that nobody saw");
         assert!(!begins(&old, &end(8).stat, Some(10)), "somebody wrote the file");
-        assert!(began(&old, &old.stat, 12, 2, 0));
-        assert!(began(&old, &old.stat, 2, 2, 0), "recovered since");
-        assert!(!began(&old, &old.stat, 13, 2, 0));
-        assert!(!began(&old, &end(8).stat, 12, 2, 0));
-        assert!(began(&old, &old.stat, 13, 9, 6), "padding");
-        assert!(began(&old, &old.stat, 19, 9, 6), "commits that changed nothing");
-        assert!(!began(&old, &old.stat, 16, 9, 6), "neither");
+        let next = Salt([2; 8]);
+        assert!(began(&old, next, &old.stat, 12, 2, 0));
+        assert!(!began(&old, old.cursor.salt, &old.stat, 12, 2, 0), "a life does not continue itself");
+        assert!(began(&old, next, &old.stat, 2, 2, 0), "recovered since");
+        assert!(!began(&old, next, &old.stat, 13, 2, 0));
+        assert!(!began(&old, next, &end(8).stat, 12, 2, 0));
+        assert!(began(&old, next, &old.stat, 13, 9, 6), "padding");
+        assert!(began(&old, next, &old.stat, 19, 9, 6), "commits that changed nothing");
+        assert!(!began(&old, next, &old.stat, 16, 9, 6), "neither");
     }
 
     // Goal: a Gate saves no more than it must and never too little. Method: combinations of state and End.

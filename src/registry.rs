@@ -11,6 +11,7 @@ use crate::opening;
 use crate::settings::{Choice, Origin, Settings};
 use crate::spool::{Spool, Stat};
 use crate::store::Io;
+use crate::threads::{self, Threads};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -66,9 +67,9 @@ impl Pending {
 }
 
 /// The databases of this process life.
-#[derive(Default)]
 pub struct Registry {
     io: Io,
+    threads: Arc<dyn Threads>,
     known: Mutex<Known>,
 }
 
@@ -82,7 +83,18 @@ struct Known {
     warned: bool,
 }
 
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry::with(Io::new(), threads::system())
+    }
+}
+
 impl Registry {
+    /// One whose stores and threads the caller chooses.
+    pub fn with(io: Io, threads: Arc<dyn Threads>) -> Registry {
+        Registry { io, threads, known: Mutex::default() }
+    }
+
     /// An empty registry; no thread is started.
     pub fn new() -> Registry {
         Registry::default()
@@ -154,11 +166,16 @@ impl Registry {
             known.replicas.retain(|_, owner| owner != ask.path);
         }
         let replica = crate::db::Replica { settings, env, io: self.io.clone() };
-        let place = Place { path: ask.path.to_path_buf(), base: Arc::clone(&ask.base), replica: Some(replica) };
+        let place = self.place(ask, Some(replica));
         let db = Arc::new(Db::new(place));
         known.replicas.insert(identity, ask.path.to_path_buf());
         known.dbs.insert(ask.path.to_path_buf(), Arc::clone(&db));
         Ok(Some(db))
+    }
+
+    fn place(&self, ask: &Ask<'_>, replica: Option<crate::db::Replica>) -> Place {
+        let (base, threads) = (Arc::clone(&ask.base), Arc::clone(&self.threads));
+        Place { path: ask.path.to_path_buf(), base, replica, threads }
     }
 
     /// A connection without a replica of its own works Gate and links where another process replicates.
@@ -167,10 +184,7 @@ impl Registry {
             return Opening::PassThrough;
         }
         let mut known = lock(&self.known);
-        let db = known.dbs.entry(ask.path.to_path_buf()).or_insert_with(|| {
-            let place = Place { path: ask.path.to_path_buf(), base: Arc::clone(&ask.base), replica: None };
-            Arc::new(Db::new(place))
-        });
+        let db = known.dbs.entry(ask.path.to_path_buf()).or_insert_with(|| Arc::new(Db::new(self.place(ask, None))));
         Opening::Replicated(Pending { db: Arc::clone(db) })
     }
 

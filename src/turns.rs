@@ -4,10 +4,9 @@
 //! Between processes the locks themselves decide; inside one they would let the host see BUSY (EXCLUSIVE at a commit or
 //! a close, a checkpoint) where it is alone with its database.
 
-use crate::db::lock;
 use crate::limits;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, lock};
 use std::time::{Duration, Instant};
 
 /// The turns at one database in this process.

@@ -97,6 +97,16 @@ impl Outgoing {
     }
 }
 
+/// Of files that an earlier Leader left, the one that comes after `stored`; those up to there are in the store, and only
+/// their deletion was cut off.
+pub fn keep_next(found: &mut Vec<Outgoing>, stored: Txid) -> Result<()> {
+    for done in found.iter().filter(|waiting| waiting.txid <= stored) {
+        remove(&done.path)?;
+    }
+    found.retain(|waiting| waiting.txid == stored.next());
+    Ok(())
+}
+
 /// How far a store is beyond what was stored from here, where it is: its last Txid. A waiting file counts as stored where
 /// the store has these very bytes under its name: then only the answer was lost.
 pub fn beyond(store: &Store, listing: &[FileInfo], stored: Txid, waiting: Option<&Outgoing>) -> Result<Option<Txid>> {
@@ -225,6 +235,7 @@ pub fn encode(
         Ok(())
     };
     let written = written();
+    fault::point("pages-read");
     if !pending.still_whole() {
         remove(&new)?;
         return Ok(Encoded::Torn);
@@ -329,4 +340,29 @@ pub fn grows_unwritten(pending: &Pending, before: u32) -> bool {
     let lock = pending.page_size.lock_page();
     let grown = (before + 1..=pending.commit).filter(|pgno| Pgno(*pgno) != lock).count();
     grown > pending.pages.iter().filter(|(pgno, _)| pgno.0 > before && pgno.0 <= pending.commit).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: a file that was stored leaves the Spool, also where its Leader died right after writing `state`. Method: the
+    // files of three transactions, of which the first is stored.
+    #[test]
+    fn a_stored_file_that_a_kill_left_is_deleted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::of(&folder.path().join("app.db"));
+        spool.create().expect("made");
+        let left = |txid| {
+            let to = Cursor::start(Salt([7; 8]));
+            let path = spool.path(&name(Txid(txid), &to));
+            std::fs::write(&path, b"a file").expect("written");
+            let (page_size, span) = (PageSize::new(512).expect("a size"), Span::one(Txid(txid)));
+            Outgoing { txid: Txid(txid), span, time: Time(1), to, commit: 1, page_size, path, size: 6 }
+        };
+        let mut found = vec![left(1), left(2)];
+        keep_next(&mut found, Txid(1)).expect("kept");
+        assert_eq!(found.iter().map(|waiting| waiting.txid).collect::<Vec<_>>(), [Txid(2)]);
+        assert_eq!(spool.waiting().expect("listed"), [found[0].path.clone()]);
+    }
 }

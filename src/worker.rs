@@ -12,7 +12,6 @@ use crate::forget;
 use crate::leading::Leading;
 use crate::limits;
 use crate::report::Phase;
-use crossbeam_channel::{RecvTimeoutError, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -178,7 +177,7 @@ impl<'a> Worker<'a> {
 
     /// Takes what the channel holds: only the time of the oldest counts, for the lag that people see.
     fn drain(&mut self) {
-        for txn in self.db.txns().try_iter().take(limits::CHANNEL_TXNS) {
+        for txn in std::iter::from_fn(|| self.db.hand.take()).take(limits::CHANNEL_TXNS) {
             self.woken = true;
             self.oldest = Some(self.oldest.map_or(txn.time, |oldest| oldest.min(txn.time)));
         }
@@ -269,7 +268,7 @@ impl<'a> Worker<'a> {
         }
         // The lock goes before the next worker of this process may begin: fcntl does not part the two.
         let db = self.db;
-        db.may_end(|| self.stop_leading())
+        db.hand.may_end(|| self.stop_leading())
     }
 
     /// Lets another process lead.
@@ -282,34 +281,55 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Waits for something to do. After a commit nothing more of the channel is taken until the interval has
-    /// passed: a commit then costs no wake-up.
+    /// Waits for something to do.
     fn wait(&mut self, began: Instant, pause: Option<Duration>) {
-        let calls = &self.db.calls.1;
-        if let Some(pause) = pause {
-            // A call ends the wait early, once: somebody asks for a sync, or a connection closed.
-            match calls.recv_timeout(pause) {
-                Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-            self.woken = true;
-            return;
+        let mut rest = match pause {
+            Some(pause) => Rest::Pause(Instant::now() + pause),
+            None if self.db.report.is_awaited() => return,
+            None => Rest::Beat(Instant::now() + self.beat),
+        };
+        while let Some(until) = self.rests(&mut rest, began) {
+            let (db, hears_commits) = (self.db, matches!(rest, Rest::Beat(_)));
+            db.threads().rest(until, &mut || db.hand.wait(until, hears_commits));
         }
-        if !self.db.report.is_awaited() {
-            select! {
-                recv(self.db.txns()) -> txn => if let Ok(txn) = txn {
+    }
+
+    /// Until when the rest goes on; `None` where it is over. After a commit nothing more of the channel is taken until
+    /// the interval has passed: a commit then costs no wake-up.
+    fn rests(&mut self, rest: &mut Rest, began: Instant) -> Option<Instant> {
+        // A call ends any rest, once: somebody asks for a sync, or a connection closed.
+        let called = self.db.hand.take_call();
+        if let Rest::Pause(until) = *rest {
+            self.woken = called || until <= Instant::now();
+            return (!self.woken).then_some(until);
+        }
+        if called {
+            return None;
+        }
+        if let Rest::Beat(until) = *rest {
+            match self.db.hand.take() {
+                Some(txn) => {
                     self.woken = true;
                     self.oldest = Some(self.oldest.map_or(txn.time, |oldest| oldest.min(txn.time)));
                     self.db.report.oldest(self.oldest);
-                },
-                recv(calls) -> _ => return,
-                default(self.beat) => {}
+                }
+                None if Instant::now() < until => return Some(until),
+                None => {}
             }
+            *rest = Rest::Interval(began + self.interval);
         }
-        let due = began + self.interval;
-        if !self.db.report.is_awaited() && self.oldest.is_some() && due > Instant::now() {
-            match calls.recv_deadline(due) {
-                Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-        }
+        let Rest::Interval(due) = *rest else { return None };
+        let waits = self.oldest.is_some() && !self.db.report.is_awaited() && Instant::now() < due;
+        waits.then_some(due)
     }
+}
+
+/// What the worker waits for between two turns.
+enum Rest {
+    /// Nothing before then but a call.
+    Pause(Instant),
+    /// A commit, or the time of the next look.
+    Beat(Instant),
+    /// A commit was handed over: more may come until its file is due.
+    Interval(Instant),
 }

@@ -15,6 +15,7 @@ mod replicated;
 mod servers;
 mod support;
 
+use litestream_engine::ltx::Txid;
 use litestream_engine::plan::Target;
 use process::Process;
 use replicated::{Place, folder, load, same_pages, sync};
@@ -348,4 +349,33 @@ fn a_wal_beside_a_file_of_another_mode_is_replicated() {
         place.is_replicated(&connection);
     }
     place.has_images(1..=2);
+}
+
+/// Goal: pages that a full Spool did not keep are never taken from a later state than the one that they belong to: each
+/// stored transaction restores to a state that was. Method: a Segment without contents is all that is left of some work,
+/// when a process without the extension writes, closes last and leaves the file alone.
+#[test]
+fn a_foreign_write_behind_a_segment_without_contents_is_not_mixed_in() {
+    let (_folder, place) = scene();
+    let place = place.with("&spool-limit=1KB");
+    let mut process = Process::start(&place.clone().every("1h"));
+    process.sql("SELECT litestream_sync(60)");
+    let mut states = vec![place.image()];
+    work(&mut process, 5);
+    states.push(place.image());
+    process.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    process.kill();
+    let foreign = Connection::open(&place.path).unwrap();
+    foreign
+        .execute_batch("UPDATE t SET b = randomblob(700); UPDATE cold SET b = randomblob(900) WHERE rowid < 400")
+        .unwrap();
+    foreign.close().unwrap();
+    states.push(place.image());
+    let mut process = Process::start(&place);
+    let newest = process.sql("SELECT litestream_sync(60)");
+    let newest = Txid::parse(newest[0][0].as_str().unwrap()).unwrap();
+    same_pages(&states[2], &place.restored(Target::Latest));
+    for txid in (1..=newest.0).map(Txid) {
+        assert!(states.contains(&place.restored(Target::Txid(txid))), "{txid} is a mixture of two states");
+    }
 }

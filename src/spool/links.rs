@@ -119,7 +119,8 @@ impl Links {
     /// The life that continues a point, by the newest record that says so.
     pub fn after(&self, point: &Cursor) -> Option<Salt> {
         self.records.iter().rev().find_map(|(_, link)| match link {
-            Link::Begin { salt, follows } if follows.same_point(point) => Some(*salt),
+            // A record of a life that continues itself says nothing.
+            Link::Begin { salt, follows } if follows.same_point(point) && *salt != point.salt => Some(*salt),
             _ => None,
         })
     }
@@ -244,6 +245,9 @@ mod tests {
         assert_eq!(links.begin_of(Salt([100; 8])), Some(cursor(99, 9)));
         assert_eq!(links.after(&cursor(99, 9)), Some(Salt([100; 8])));
         assert_eq!(links.after(&cursor(1, 9)), None);
+        let mut links = links;
+        links.assume(Link::Begin { salt: Salt([99; 8]), follows: cursor(99, 9) });
+        assert_eq!(links.after(&cursor(99, 9)), Some(Salt([100; 8])), "a life does not continue itself");
     }
 
     // Goal: a torn record is not believed. Method: flip one byte of the newest.

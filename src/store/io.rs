@@ -4,6 +4,7 @@
 //! never entered on a thread of the host: callers hand over a future and wait on a channel. After a fork the
 //! registry is new, so this is too; the parent's is leaked with the parent's stores.
 
+use super::home::Home;
 use super::job::{JOB, Job};
 use super::tls::{Clients, Roots};
 use crate::error::{Error, Result};
@@ -21,12 +22,23 @@ use tokio::sync::oneshot;
 #[derive(Clone, Default)]
 pub struct Io {
     running: Arc<Mutex<Weak<Running>>>,
+    /// Keeps all replicas, where the caller brings it: no thread is started then.
+    home: Option<Arc<dyn Home>>,
 }
 
 impl Io {
     /// No thread yet.
     pub fn new() -> Io {
         Io::default()
+    }
+
+    /// Every store is kept by `home`, whatever its URL says.
+    pub fn kept_by(home: Arc<dyn Home>) -> Io {
+        Io { home: Some(home), ..Io::default() }
+    }
+
+    pub(super) fn home(&self) -> Option<Arc<dyn Home>> {
+        self.home.clone()
     }
 
     /// True while the thread lives.

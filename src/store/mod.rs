@@ -7,6 +7,7 @@ mod cloud;
 mod explain;
 mod fence;
 mod folder;
+mod home;
 mod http;
 mod io;
 mod job;
@@ -20,6 +21,7 @@ mod tls;
 mod upload;
 
 pub use crate::ltx::FileInfo;
+pub use home::Home;
 pub use io::Io;
 pub use replica_url::{ReplicaUrl, STORE_KEYS};
 pub(crate) use replica_url::{encode_bytes, store_key};
@@ -33,6 +35,7 @@ use bytes::Bytes;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What to put.
@@ -83,22 +86,24 @@ pub struct Other {
 /// The store of one replica.
 pub struct Store {
     url: ReplicaUrl,
-    home: Home,
+    home: Place,
 }
 
 /// What keeps the files.
-enum Home {
+enum Place {
     Folder(folder::Folder),
     Object(Box<object::Object>),
+    Brought(Arc<dyn Home>),
 }
 
 impl Store {
     /// A store at `url`. Asks no network and starts no thread before the first call. `env` gives credentials
     /// and a region where the URL has none; it is read here and not again.
     pub fn open(url: &ReplicaUrl, env: &dyn Fn(&str) -> Option<String>, io: &Io) -> Result<Store> {
-        let home = match url.folder() {
-            Some(root) => Home::Folder(folder::Folder::new(root.to_path_buf())),
-            None => Home::Object(Box::new(object::Object::new(url, env, io)?)),
+        let home = match (io.home(), url.folder()) {
+            (Some(home), _) => Place::Brought(home),
+            (None, Some(root)) => Place::Folder(folder::Folder::new(root.to_path_buf())),
+            (None, None) => Place::Object(Box::new(object::Object::new(url, env, io)?)),
         };
         Ok(Store { url: url.clone(), home })
     }
@@ -106,7 +111,7 @@ impl Store {
     /// Sets how long a call waits while no byte moves (default [`crate::limits::NO_PROGRESS`]). A call that
     /// advances is never cut. To be set before the first call.
     pub fn with_patience(mut self, patience: Duration) -> Store {
-        if let Home::Object(object) = &mut self.home {
+        if let Place::Object(object) = &mut self.home {
             object.patience = patience;
         }
         self
@@ -121,29 +126,31 @@ impl Store {
     /// mounted. `stored` is what was stored there.
     pub fn is_there(&self, stored: Txid) -> Result<()> {
         match &self.home {
-            Home::Folder(folder) => folder.is_there(stored),
-            Home::Object(_) => Ok(()),
+            Place::Folder(folder) => folder.is_there(stored),
+            Place::Object(_) => Ok(()),
+            Place::Brought(_) => Ok(()),
         }
     }
 
     /// True where there is such a file.
     pub fn holds(&self, level: Level, span: Span) -> Result<bool> {
         match &self.home {
-            Home::Folder(folder) => folder.holds_name(level, span),
-            Home::Object(object) => object.holds(level, span),
+            Place::Folder(folder) => folder.holds_name(level, span),
+            Place::Object(object) => object.holds(level, span),
+            Place::Brought(home) => home.holds(level, span),
         }
     }
 
     /// True where a look at one file costs no request.
     pub fn is_near(&self) -> bool {
-        matches!(self.home, Home::Folder(_))
+        matches!(self.home, Place::Folder(_))
     }
 
     /// The levels that hold anything, lowest first, by one request where that saves some.
     pub fn levels(&self) -> Result<Vec<Level>> {
         match &self.home {
-            Home::Folder(_) => Ok(Level::all().collect()),
-            Home::Object(object) => object.levels(),
+            Place::Folder(_) | Place::Brought(_) => Ok(Level::all().collect()),
+            Place::Object(object) => object.levels(),
         }
     }
 
@@ -151,16 +158,17 @@ impl Store {
     /// that does not exist holds none.
     pub fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
         match &self.home {
-            Home::Folder(folder) => folder.list(level),
-            Home::Object(object) => object.list(level),
+            Place::Folder(folder) => folder.list(level),
+            Place::Object(object) => object.list(level),
+            Place::Brought(home) => home.list(level),
         }
     }
 
     /// The exact creation time: metadata where the listing does not carry it, else `listed`.
     pub fn created(&self, file: &FileInfo) -> Result<Time> {
         match &self.home {
-            Home::Folder(_) => Ok(file.listed),
-            Home::Object(object) => object.created(file),
+            Place::Folder(_) | Place::Brought(_) => Ok(file.listed),
+            Place::Object(object) => object.created(file),
         }
     }
 
@@ -168,16 +176,18 @@ impl Store {
     /// was lost does no harm: the same put again is `AlreadyThere`.
     pub fn put(&self, level: Level, span: Span, created: Time, body: Body<'_>) -> Result<Put> {
         match &self.home {
-            Home::Folder(folder) => folder.put(level, span, created, &body),
-            Home::Object(object) => object.put(level, span, created, &body),
+            Place::Folder(folder) => folder.put(level, span, created, &body),
+            Place::Object(object) => object.put(level, span, created, &body),
+            Place::Brought(home) => home.put(level, span, created, &body),
         }
     }
 
     /// A range of an object, or all of it. Missing: `Error::NoBackup`; shorter than the range: `Error::Corrupt`.
     pub fn read(&self, level: Level, span: Span, range: Option<Range<u64>>) -> Result<Bytes> {
         match &self.home {
-            Home::Folder(folder) => folder.read(level, span, range),
-            Home::Object(object) => object.read(level, span, range),
+            Place::Folder(folder) => folder.read(level, span, range),
+            Place::Object(object) => object.read(level, span, range),
+            Place::Brought(home) => home.read(level, span, range),
         }
     }
 
@@ -185,8 +195,9 @@ impl Store {
     /// An error of `read` holds an [`Error`]: see [`Error::from_read`].
     pub fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
         match &self.home {
-            Home::Folder(folder) => folder.stream(file),
-            Home::Object(object) => object.stream(file),
+            Place::Folder(folder) => folder.stream(file),
+            Place::Object(object) => object.stream(file),
+            Place::Brought(home) => home.stream(file),
         }
     }
 
@@ -194,24 +205,27 @@ impl Store {
     /// For formats that are only read.
     pub fn list_others(&self, folder: &str) -> Result<Vec<Other>> {
         match &self.home {
-            Home::Folder(home) => home.list_others(folder),
-            Home::Object(object) => object.list_others(folder),
+            Place::Folder(home) => home.list_others(folder),
+            Place::Object(object) => object.list_others(folder),
+            Place::Brought(_) => Ok(Vec::new()),
         }
     }
 
     /// Such an object from its start, as [`Store::stream`]. Missing: `Error::NoBackup`, now or by its first `read`.
     pub fn stream_other(&self, other: &Other) -> Result<Box<dyn Read + Send>> {
         match &self.home {
-            Home::Folder(folder) => folder.stream_other(other),
-            Home::Object(object) => object.stream_other(other),
+            Place::Folder(folder) => folder.stream_other(other),
+            Place::Object(object) => object.stream_other(other),
+            Place::Brought(_) => Err(missing(&other.name)),
         }
     }
 
     /// Deletes objects, in batches where the store has them; one that is gone already is no error.
     pub fn delete(&self, files: &[(Level, Span)]) -> Result<()> {
         match &self.home {
-            Home::Folder(folder) => folder.delete(files),
-            Home::Object(object) => object.delete(files),
+            Place::Folder(folder) => folder.delete(files),
+            Place::Object(object) => object.delete(files),
+            Place::Brought(home) => home.delete(files),
         }
     }
 
@@ -219,16 +233,18 @@ impl Store {
     /// before the first put.
     pub fn is_fenced(&self) -> Option<bool> {
         match &self.home {
-            Home::Folder(folder) => Some(folder.is_fenced()),
-            Home::Object(object) => object.is_fenced(),
+            Place::Folder(folder) => Some(folder.is_fenced()),
+            Place::Object(object) => object.is_fenced(),
+            Place::Brought(_) => Some(true),
         }
     }
 
     /// Requests since it was opened.
     pub fn requests(&self) -> Requests {
         match &self.home {
-            Home::Folder(folder) => folder.requests(),
-            Home::Object(object) => object.requests(),
+            Place::Folder(folder) => folder.requests(),
+            Place::Object(object) => object.requests(),
+            Place::Brought(_) => Requests::default(),
         }
     }
 }
