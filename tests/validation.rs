@@ -12,7 +12,7 @@ mod support;
 use litestream_engine::ltx::Level;
 use replicated::{Place, folder, status, sync, wait_for};
 use rusqlite::Connection;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a validation may take to come round.
@@ -39,6 +39,12 @@ fn write(connection: &Connection) {
     connection
         .execute_batch("INSERT INTO t(b) VALUES (randomblob(2000)); UPDATE t SET b = randomblob(300) WHERE id % 97 = abs(random()) % 97")
         .unwrap();
+}
+
+/// A place whose raw files are what is restored: a merge, made of what is kept here, would stand before a file that is
+/// changed there.
+fn with_raw_files(folder: &Path) -> Place {
+    Place::in_folder(folder, "app.db").with("&validation-interval=300ms&levels=24h")
 }
 
 /// Files of a validation that are still there.
@@ -86,7 +92,7 @@ fn a_replica_in_order_is_found_right_under_load_and_in_silence() {
 #[test]
 fn a_replica_that_was_damaged_is_named_in_the_status() {
     let folder = folder();
-    let place = Place::in_folder(folder.path(), "app.db").with("&validation-interval=300ms");
+    let place = with_raw_files(folder.path());
     let connection = begun(&place);
     wait_for("a first validation", ROUND, || said(&connection, "validation").starts_with("ok"));
     let file = place.listing().into_iter().max_by_key(|file| file.size).unwrap();
@@ -111,7 +117,7 @@ fn a_replica_that_was_damaged_is_named_in_the_status() {
 #[test]
 fn a_replica_of_other_pages_is_named_in_the_status() {
     let folder = folder();
-    let place = Place::in_folder(folder.path(), "app.db").with("&validation-interval=300ms");
+    let place = with_raw_files(folder.path());
     let connection = begun(&place);
     write(&connection);
     sync(&connection);
