@@ -20,7 +20,7 @@ use crate::room::Room;
 use crate::settings::Settings;
 use crate::spool::{End, Link, Spool, Stat, State};
 use crate::store::{Io, Store};
-pub(crate) use crate::sync::lock;
+use crate::sync::lock;
 use crate::threads::Threads;
 use crate::turns::Turns;
 use crate::views::Views;

@@ -23,32 +23,31 @@ use crate::restore::{self, Options, Rebuilt};
 use crate::settings::{OnConflict, Restore};
 use crate::spool::{End, Link, Stat, State, kept, random};
 use crate::store::Store;
+use crate::sync::try_lock;
 use crate::uploader::{self, Outgoing};
 use crate::wal::{Cursor, Salt};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, TryLockError};
 
 /// Boundaries of a replica from the stored Txid on at which a file without proof is looked for, each by one small file.
 const BOUNDARIES: usize = 32;
 
 /// Once for each process: a file that is there.
 pub(crate) fn existing(db: &Arc<Db>, replica: &Replica, state: Option<State>) -> Result<()> {
-    // A worker of this process leads or follows already; fcntl would not even notice the second asking, and giving back
-    // what was asked for would take the lock from the worker.
+    // A worker of this process leads or follows already; fcntl would not even notice if the lock were asked for twice.
     let is_done = || db.looked.load(Ordering::Relaxed) || db.has_worked();
     if is_done() {
         return Ok(());
     }
     // Whoever opens it meanwhile waits: the file may be another one after this.
     let _looking = loop {
-        match db.looking.try_lock() {
-            Ok(turn) => break turn,
-            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => db.threads().pause(limits::BLINK),
+        match try_lock(&db.looking) {
+            Some(turn) => break turn,
+            None => db.threads().pause(limits::BLINK),
         }
     };
     if is_done() {
@@ -398,15 +397,6 @@ fn first_use(db: &Arc<Db>, replica: &Replica) -> Result<()> {
 
 /// Does another process lead? `None` where the Spool cannot tell, which the status says then.
 fn is_led_elsewhere(db: &Db) -> Option<bool> {
-    match db.leadership.hold(db.spool()) {
-        Ok(true) => {
-            db.leadership.resign();
-            Some(false)
-        }
-        Ok(false) => Some(true),
-        Err(e) => {
-            db.note("spool", &e);
-            None
-        }
-    }
+    let led = db.leadership.is_held_elsewhere(db.spool());
+    led.inspect_err(|e| db.note("spool", e)).ok()
 }

@@ -229,12 +229,10 @@ impl<'a> Leading<'a> {
             return Ok(false);
         }
         let mut state = self.state.clone();
-        state.txid = outgoing.txid;
-        state.cursor = if std::mem::take(&mut self.adrift) { None } else { Some(outgoing.to) };
-        state.commit = outgoing.commit;
-        state.page_size = outgoing.page_size.get();
-        state.time = outgoing.time;
-        state.image = None;
+        outgoing.enter(&mut state);
+        if std::mem::take(&mut self.adrift) {
+            state.cursor = None;
+        }
         self.db.spool().set_state(&mut state)?;
         self.state = state;
         self.lone_snapshot = outgoing.level() == Level::SNAPSHOT;

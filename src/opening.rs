@@ -6,7 +6,7 @@
 use crate::aside::set_aside;
 use crate::base::Lock;
 use crate::clock::Time;
-use crate::db::{Db, Replica, lock};
+use crate::db::{Db, Replica};
 use crate::error::{Error, Result};
 use crate::existing::existing;
 use crate::forget::forget;
@@ -23,6 +23,7 @@ use crate::restore::{self, Options, Rebuilt};
 use crate::settings::Restore;
 use crate::spool::{End, Link, Spool, Stat, State, header_hash, kept, random};
 use crate::store::Store;
+use crate::sync::{lock, try_lock};
 use crate::wal::{Cursor, Salt};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::File;
@@ -30,7 +31,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Name of the marker that stands while an empty file is being filled.
@@ -136,12 +137,7 @@ pub(crate) fn elect<'a>(who: &'a Mutex<Leadership>, spool: &Spool, timeout: Dura
     let mut seen = None;
     let mut moved = Instant::now();
     loop {
-        let held = match who.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        if let Some(held) = held
+        if let Some(held) = try_lock(who)
             && held.hold(spool)?
         {
             return Ok(Elected(held));

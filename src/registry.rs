@@ -5,12 +5,13 @@
 
 use crate::base::BaseVfs;
 use crate::conn::Conn;
-use crate::db::{Db, Place, lock};
+use crate::db::{Db, Place};
 use crate::error::{Error, Result};
 use crate::opening;
 use crate::settings::{Choice, Origin, Settings};
 use crate::spool::{Spool, Stat};
 use crate::store::Io;
+use crate::sync::lock;
 use crate::threads::{self, Threads};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -53,12 +53,7 @@ fn store_what_waits(db: &Db, store: &Store, mut state: State) -> Result<()> {
     for waiting in found {
         if waiting.txid == state.txid.next() {
             waiting.put(store)?;
-            state.txid = waiting.txid;
-            state.cursor = Some(waiting.to);
-            state.commit = waiting.commit;
-            state.page_size = waiting.page_size.get();
-            state.time = waiting.time;
-            state.image = None;
+            waiting.enter(&mut state);
             spool.set_state(&mut state)?;
         }
         remove(&waiting.path)?;
@@ -90,9 +85,7 @@ fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result
         outgoing.put(store)?;
         log::warn!(target: "litestream", "{}: {} held commits that were not stored yet; they are now, as {}",
             db.path().display(), db.spool().folder().display(), outgoing.txid);
-        state.txid = outgoing.txid;
-        state.cursor = Some(outgoing.to);
-        state.time = outgoing.time;
+        outgoing.enter(state);
         db.spool().set_state(state)?;
         for segment in &pending.segments {
             remove(&segment.path)?;

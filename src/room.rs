@@ -2,9 +2,9 @@
 //!
 //! A Gate asks while it holds SQLite's lock, so the folder is not listed each time; what is saved meanwhile is added.
 
-use crate::db::lock;
 use crate::limits;
 use crate::spool::Spool;
+use crate::sync::lock;
 use std::sync::Mutex;
 use std::time::Instant;
 

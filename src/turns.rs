@@ -202,6 +202,20 @@ mod tests {
 
     const LONGEST: Duration = limits::GIVE_WAY;
 
+    /// Opens the file of inode 2 beside a reading of another one, which ends when it is asked to; then reads it.
+    fn read_beside<'a>(turns: &'a Turns, reading: impl Send + 'a) -> Option<Reading<'a>> {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !turns.is_asked() {
+                    std::thread::yield_now();
+                }
+                drop(reading);
+            });
+            turns.opened(2);
+            turns.read(2)
+        })
+    }
+
     /// Goal: who asks for EXCLUSIVE never meets the reader. Method: a reader on another thread that lets go when asked.
     #[test]
     fn exclusive_waits_until_the_reader_has_let_go() {
@@ -272,16 +286,10 @@ mod tests {
         assert!(!turns.is_asked(), "it goes on");
         assert!(began.elapsed() < LONGEST, "nobody waits for its end");
         turns.leave();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !turns.is_asked() {
-                    std::thread::yield_now();
-                }
-                drop(reading);
-            });
-            turns.opened(2);
-        });
-        assert!(turns.read(2).is_some_and(|_next| !lock(&turns.held).insists), "the next one begins as any other");
+        assert!(
+            read_beside(&turns, reading).is_some_and(|_next| !lock(&turns.held).insists),
+            "the next one begins as any other"
+        );
     }
 
     /// Goal: a reader of a deleted file is gone before the next file of that name is used. Method: two inodes.
@@ -292,15 +300,6 @@ mod tests {
         let began = Instant::now();
         turns.opened(1);
         assert!(began.elapsed() < LONGEST, "the same file: nothing to wait for");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !turns.is_asked() {
-                    std::thread::yield_now();
-                }
-                drop(reading);
-            });
-            turns.opened(2);
-            assert!(turns.read(2).is_some(), "the reader of the old file is gone");
-        });
+        assert!(read_beside(&turns, reading).is_some(), "the reader of the old file is gone");
     }
 }

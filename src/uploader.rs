@@ -12,7 +12,7 @@ use crate::limits::{PAGES_A_LOOK, SINGLE_PUT};
 use crate::ltx::{Decoder, Encoder, FileInfo, HEADER_SIZE, Header, Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::reader::{Pending, Place};
-use crate::spool::{Spool, remove, rename};
+use crate::spool::{Spool, State, remove, rename};
 use crate::store::{Body, Put, Store};
 use crate::wal::{Cursor, FRAME_HEADER_BYTES, HEADER_BYTES, Salt};
 use std::fs::File;
@@ -63,6 +63,16 @@ impl Outgoing {
             Body::File(&self.path)
         };
         store.put(self.level(), self.span, self.time, body)
+    }
+
+    /// Makes `state` what it is once this file is stored.
+    pub fn enter(&self, state: &mut State) {
+        state.txid = self.txid;
+        state.cursor = Some(self.to);
+        state.commit = self.commit;
+        state.page_size = self.page_size.get();
+        state.time = self.time;
+        state.image = None;
     }
 
     /// Takes up a file that an earlier Leader left; torn ones (a power loss before they could be put) are deleted.

@@ -4,8 +4,8 @@
 //! Looks at memory only. What a look means for continuity is decided elsewhere.
 
 use crate::base::Region;
-use crate::db::lock;
 use crate::reader::Target;
+use crate::sync::lock;
 use crate::walindex::IndexHeader;
 use std::sync::{Arc, Mutex};
 

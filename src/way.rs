@@ -5,11 +5,11 @@
 //! Spool. Each takes its own lock before it looks at the other's, so one of the two sees the other. Nothing of this
 //! is touched where the base grants. Within one process `turns` does the same without locks.
 
-use crate::db::lock;
 use crate::error::Result;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::spool::Spool;
+use crate::sync::lock;
 use std::sync::Mutex;
 use std::time::Instant;
 

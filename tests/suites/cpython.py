@@ -4,20 +4,12 @@ passes plain, and the databases left behind must equal their replicas.
 The tests come from the source package of Debian's python3: its package of tests leaves these out.
 """
 import pathlib
-import re
 import subprocess
 import sys
 
 import harness
 
 LIMIT = 300
-
-
-def result(run):
-    """Tests run, and the names of those that failed."""
-    ran = re.findall(r"^Ran (\d+) tests? in", run.output, re.M)
-    failed = set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", run.output, re.M))
-    return sum(map(int, ran)), failed
 
 
 def main():
@@ -33,23 +25,8 @@ def main():
                    f"unittest.main(None, argv=['sqlite3', '-v'] + {names!r})"]
         environment = {"LD_PRELOAD": str(preload)}
         runs = {side: workspace.run(side, "cpython", command, LIMIT, environment) for side in harness.SIDES}
-        (plain_tests, plain_failed), (tests, failed) = (result(runs[side]) for side in harness.SIDES)
-        compared, problems = harness.compare(workspace, preload, runs["ours"])
-        problems += sorted(failed - plain_failed)
-        if tests < plain_tests or tests == 0:
-            problems.append("\n".join(runs["ours"].output.splitlines()[-20:]))
-        if runs["ours"].starts() == 0:
-            problems.append("our VFS was not used")
-        proof = harness.Proof(workspace.replicas)
-        if proof.files == 0:
-            problems.append("nothing was replicated")
-        print(f"plain: {plain_tests} tests, {len(plain_failed)} failures, {runs['plain'].seconds:.1f} s")
-        print(f"ours: {tests} tests, {len(failed)} failures, {runs['ours'].seconds:.1f} s; {runs['ours'].starts()} processes with our "
-              f"VFS as the default; {proof}; {compared} databases left behind compared with their replicas")
-        for problem in problems:
-            print(f"FAILED {problem}")
-        print(f"test-cpython: {tests - len(failed) + compared} passed, {len(problems)} failed")
-        return 1 if problems else 0
+        verdict = harness.Verdict(workspace, preload, runs, harness.unittest_result)
+        return verdict.close("test-cpython", harness.Proof(workspace.replicas))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ replicating: no test may fail that passes plain, and the databases left behind m
 The tests come with Django's source distribution on PyPI, which is installed without dependencies of theirs: those tests
 are skipped on both sides.
 """
-import re
 import subprocess
 import sys
 
@@ -50,13 +49,6 @@ def fetch():
     return folder
 
 
-def result(run):
-    """Tests run, and the names of those that failed."""
-    ran = re.findall(r"^Ran (\d+) tests? in", run.output, re.M)
-    failed = set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", run.output, re.M))
-    return sum(map(int, ran)), failed
-
-
 def main():
     folder = fetch()
     with harness.Workspace() as workspace:
@@ -73,20 +65,15 @@ def main():
                 environment = {"LD_PRELOAD": str(preload), "PYTHONPATH": f"{site}:{workspace.folder / 'settings'}",
                                "SUITES_MODE": mode, "SUITES_FOLDER": str(workspace.folder / side / mode)}
                 runs[side] = workspace.run(side, mode, command, LIMIT, environment)
-            (plain_tests, plain_failed), (ran, failed) = (result(runs[side]) for side in harness.SIDES)
-            compared, problems = harness.compare(workspace, preload, runs["ours"])
-            problems += sorted(failed - plain_failed)
-            if ran < plain_tests or ran == 0:
-                problems.append("\n".join(runs["ours"].output.splitlines()[-20:]))
-            if runs["ours"].starts() == 0:
-                problems.append("our VFS was not used")
-            if compared == 0:
-                problems.append("no database was left behind to be compared")
-            print(f"{mode:8} plain {plain_tests} tests, {len(plain_failed)} failures, {runs['plain'].seconds:.0f} s; ours {ran}, "
-                  f"{len(failed)}, {runs['ours'].seconds:.0f} s; {compared} databases compared with their replicas", flush=True)
-            for problem in problems:
+            verdict = harness.Verdict(workspace, preload, runs, harness.unittest_result)
+            if verdict.compared == 0:
+                verdict.problems.append("no database was left behind to be compared")
+            print(f"{mode:8} plain {verdict.plain_ran} tests, {len(verdict.plain_failed)} failures, {runs['plain'].seconds:.0f} s; "
+                  f"ours {verdict.ran}, {len(verdict.failed)}, {runs['ours'].seconds:.0f} s; {verdict.compared} databases compared "
+                  f"with their replicas", flush=True)
+            for problem in verdict.problems:
                 print(f"  FAILED {mode}: {problem}", flush=True)
-            passed, failed_in_all = passed + ran - len(failed) + compared, failed_in_all + len(problems)
+            passed, failed_in_all = passed + verdict.passed(), failed_in_all + len(verdict.problems)
         print(f"ours: {harness.Proof(workspace.replicas)}")
         print(f"test-django: {passed} passed, {failed_in_all} failed")
         return 1 if failed_in_all else 0

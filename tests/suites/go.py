@@ -37,9 +37,10 @@ def build():
 
 
 def result(run):
-    """Tests that passed, and the names of those that failed."""
+    """Tests that ran, and the names of those that failed."""
     passed = re.findall(r"^\s*--- PASS: (\S+)", run.output, re.M)
-    return len(passed), set(re.findall(r"^\s*--- FAIL: (\S+)", run.output, re.M))
+    failed = set(re.findall(r"^\s*--- FAIL: (\S+)", run.output, re.M))
+    return len(passed) + len(failed), failed
 
 
 def main():
@@ -48,23 +49,8 @@ def main():
         preload = harness.build_library(workspace.folder, "preload")
         program = workspace.take(program)
         runs = {side: workspace.run(side, "go-sqlite3", [program, "-test.v"], LIMIT) for side in harness.SIDES}
-        (plain_passed, plain_failed), (passed, failed) = (result(runs[side]) for side in harness.SIDES)
-        compared, problems = harness.compare(workspace, preload, runs["ours"])
-        problems += sorted(failed - plain_failed)
-        if passed + len(failed) < plain_passed or passed == 0:
-            problems.append("\n".join(runs["ours"].output.splitlines()[-20:]))
-        if runs["ours"].starts() == 0:
-            problems.append("our VFS was not used")
-        proof = harness.Proof(workspace.replicas)
-        if proof.files == 0:
-            problems.append("nothing was replicated")
-        print(f"plain: {plain_passed} passed, {len(plain_failed)} failed, {runs['plain'].seconds:.1f} s")
-        print(f"ours: {passed} passed, {len(failed)} failed, {runs['ours'].seconds:.1f} s; {runs['ours'].starts()} processes with "
-              f"our VFS as the default; {proof}; {compared} databases left behind compared with their replicas")
-        for problem in problems:
-            print(f"FAILED {problem}")
-        print(f"test-go: {passed + compared} passed, {len(problems)} failed")
-        return 1 if problems else 0
+        verdict = harness.Verdict(workspace, preload, runs, result)
+        return verdict.close("test-go", harness.Proof(workspace.replicas))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A run is one program in a folder of its own. Both sides are the same binary: onl
 """
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sqlite3
@@ -269,6 +270,44 @@ def compare(workspace, preload, run, lock_at=None, damages=False):
             if not (problems and problems[-1].endswith(f"({scratch})")):
                 shutil.rmtree(scratch, ignore_errors=True)
     return compared, problems
+
+
+class Verdict:
+    """Both sides of one program, held against each other: what ours fails and plain does not, what it left out, and whether ours
+    was used. `result` tells of a run how many tests ran, and the names of those that failed."""
+
+    def __init__(self, workspace, preload, runs, result):
+        self.runs, ours = runs, runs["ours"]
+        (self.plain_ran, self.plain_failed), (self.ran, self.failed) = (result(runs[side]) for side in SIDES)
+        self.compared, self.problems = compare(workspace, preload, ours)
+        self.problems += sorted(self.failed - self.plain_failed)
+        if self.ran < self.plain_ran or self.ran == 0:
+            self.problems.append("\n".join(ours.output.splitlines()[-20:]))
+        if ours.starts() == 0:
+            self.problems.append("our VFS was not used")
+
+    def passed(self):
+        return self.ran - len(self.failed) + self.compared
+
+    def close(self, suite, proof):
+        """The suite's closing lines, and its exit code."""
+        if proof.files == 0:
+            self.problems.append("nothing was replicated")
+        plain, ours = (self.runs[side] for side in SIDES)
+        print(f"plain: {self.plain_ran} tests, {len(self.plain_failed)} failures, {plain.seconds:.1f} s")
+        print(f"ours: {self.ran} tests, {len(self.failed)} failures, {ours.seconds:.1f} s; {ours.starts()} processes with our VFS as the "
+              f"default; {proof}; {self.compared} databases left behind compared with their replicas")
+        for problem in self.problems:
+            print(f"FAILED {problem}")
+        print(f"{suite}: {self.passed()} passed, {len(self.problems)} failed")
+        return 1 if self.problems else 0
+
+
+def unittest_result(run):
+    """What Python's unittest says: tests run, and the names of those that failed."""
+    ran = re.findall(r"^Ran (\d+) tests? in", run.output, re.M)
+    failed = set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", run.output, re.M))
+    return sum(map(int, ran)), failed
 
 
 def build_library(folder, name):

@@ -56,8 +56,8 @@ def build():
     return package
 
 
-def result(run):
-    """Names of the tests that passed, and of those that failed."""
+def names(run):
+    """Of the tests that passed, and of those that failed."""
     report = run.folder / "report.json"
     try:
         told = json.loads(report.read_text())
@@ -75,23 +75,18 @@ def main():
         command = ["sh", "-c", 'cp -r "$1" package && cd package && exec node node_modules/mocha/bin/mocha.js --exit '
                    '--timeout=20000 --reporter=json --reporter-option=output=../report.json', "sh", package]
         runs = {side: workspace.run(side, "node", command, LIMIT) for side in harness.SIDES}
-        (plain_passed, plain_failed), (passed, failed) = (result(runs[side]) for side in harness.SIDES)
-        compared, problems = harness.compare(workspace, preload, runs["ours"])
-        problems += sorted(plain_passed - passed)
-        if not passed:
-            problems.append("\n".join(runs["ours"].output.splitlines()[-20:]))
-        if runs["ours"].starts() == 0:
-            problems.append("our VFS was not used")
-        if compared == 0:
-            problems.append("no database was left behind to be compared")
-        for side, ok, wrong in (("plain", plain_passed, plain_failed), ("ours", passed, failed)):
-            print(f"{side}: {len(ok)} passed, {len(wrong)} failed, {runs[side].seconds:.1f} s")
-        print(f"ours: {runs['ours'].starts()} processes with our VFS as the default; {harness.Proof(workspace.replicas)}; {compared} "
-              f"databases left behind compared with their replicas")
-        for problem in problems:
-            print(f"FAILED {problem}")
-        print(f"test-node: {len(passed) + compared} passed, {len(problems)} failed")
-        return 1 if problems else 0
+        told = {side: names(runs[side]) for side in harness.SIDES}
+
+        def result(run):
+            passed, failed = told["ours" if run is runs["ours"] else "plain"]
+            return len(passed | failed), failed
+
+        verdict = harness.Verdict(workspace, preload, runs, result)
+        # Not even run by ours.
+        verdict.problems += sorted(told["plain"][0] - told["ours"][0] - told["ours"][1])
+        if verdict.compared == 0:
+            verdict.problems.append("no database was left behind to be compared")
+        return verdict.close("test-node", harness.Proof(workspace.replicas))
 
 
 if __name__ == "__main__":

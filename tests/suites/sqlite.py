@@ -57,8 +57,6 @@ MOST_SYNCS = 4
 # The last act of these is to write into the database file past SQLite (`hexio_write`), perhaps within the tick of the file
 # system's clock in which it was written before: no VFS can see that. Only a file that is damaged now is left out.
 DAMAGE = {"io"}
-
-
 # Many files of veryquick write into database files past SQLite by this. Where the header stays as it was, neither SQLite nor ours can
 # notice in a rollback-journal mode.
 PATCHES = "hexio_write"
