@@ -342,6 +342,7 @@ def serve(job):
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
+        answer, out = os.pipe()
         child = os.fork()
         if child == 0:
             said = {}
@@ -350,9 +351,14 @@ def serve(job):
                     pass
             except BaseException as e:
                 said["error"] = f"{type(e).__name__}: {e}"
-            print(json.dumps(said), flush=True)
+            os.write(out, json.dumps(said).encode())
             os._exit(0)
+        os.close(out)
+        with open(answer) as answer:
+            said = answer.read()
+        # Said when the child is gone: until then its worker may write to the folders, which the next order builds anew.
         os.waitpid(child, 0)
+        print(said, flush=True)
 
 
 if sys.argv[1] == "work":
