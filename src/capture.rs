@@ -3,17 +3,20 @@
 //! Runs on the thread of whoever is about to reset the WAL, under SQLite's lock, so it does the least: no
 //! sync, no network. It saves what it is told; when, and what the answer to SQLite is, `conn` decides.
 
-use crate::base::{ReadAt, Region};
+use crate::base::ReadAt;
 use crate::error::{Error, Result};
 use crate::ltx::checksum::page;
 use crate::page::{PageSize, Pgno};
 use crate::spool::{Head, Spool};
-use crate::wal::{Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, WalHeader, frame_checksum, frame_offset};
-use crate::walindex::pages_of;
-use std::sync::Arc;
+use crate::wal::{
+    Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salt, WalHeader, frame_checksum, frame_offset,
+};
+use std::path::PathBuf;
 
 /// Bytes of the WAL read at a time when its chain is followed.
 const SCAN_BYTES: usize = 1 << 20;
+/// Bytes of the WAL read at a time for a Segment, where its frames stand side by side.
+const READ_BYTES: usize = 64 << 10;
 
 /// A stretch of one life of a WAL that has to be saved.
 pub struct Stretch {
@@ -36,16 +39,18 @@ impl Stretch {
     }
 }
 
-/// Saves a stretch as a Segment. `limit` bounds its contents in bytes: beyond it only page numbers are saved,
-/// and the Leader reads the pages later. The bytes written.
-pub fn save(
-    spool: &Spool,
-    stretch: &Stretch,
-    regions: &[Option<Arc<dyn Region>>],
-    wal: &dyn ReadAt,
-    limit: u64,
-) -> Result<u64> {
-    let newest = newest_frames(stretch, regions, wal)?;
+/// A Segment that was saved.
+pub struct Saved {
+    /// Its file.
+    pub path: PathBuf,
+    /// What it takes of the Spool's room.
+    pub bytes: u64,
+}
+
+/// Saves a stretch as a Segment. `indexed` are its pages, frame by frame, as far as the wal-index at hand goes. `limit`
+/// bounds the contents in bytes: beyond it only page numbers are saved, and the Leader reads the pages later.
+pub fn save(spool: &Spool, stretch: &Stretch, indexed: &[Pgno], wal: &dyn ReadAt, limit: u64) -> Result<Saved> {
+    let newest = newest_frames(stretch, indexed, wal)?;
     let contents = newest.len() as u64 * u64::from(stretch.page_size.get());
     let head = Head {
         from: stretch.from,
@@ -57,31 +62,70 @@ pub fn save(
         unlinked: false,
         after: None,
     };
-    let pages: Vec<Pgno> = newest.iter().map(|(pgno, _)| *pgno).collect();
-    let mut frames = newest.iter().map(|(_, frame)| *frame);
-    let mut raw = vec![0u8; FRAME_HEADER_BYTES + stretch.page_size.bytes()];
-    spool.save(&head, &pages, |pgno, page| {
-        let frame = frames.next().expect("one frame for each page");
-        read_frame(wal, stretch.page_size, frame, &mut raw)?;
-        let header = FrameHeader::decode(&raw);
+    let (pages, frames): (Vec<Pgno>, Vec<u32>) = newest.into_iter().unzip();
+    let mut frames = Frames::new(wal, stretch.page_size, &frames);
+    let path = spool.save(&head, &pages, |pgno, page| {
+        let (frame, raw) = frames.next()?;
+        let header = FrameHeader::decode(raw);
         if header.pgno != pgno || header.salt != stretch.to.salt {
             return Err(Error::Corrupt(format!("frame {frame} of the WAL does not hold page {}", pgno.0)));
         }
         page.copy_from_slice(&raw[FRAME_HEADER_BYTES..]);
-        Ok(())
+        frames.are_whole(stretch.to.salt)
     })?;
-    Ok(if head.without_contents { 4 * pages.len() as u64 } else { contents })
+    Ok(Saved { path, bytes: if head.without_contents { 4 * pages.len() as u64 } else { contents } })
 }
 
-/// The newest frame of each page in a stretch, ascending by page; pages beyond the Commit are left out.
-fn newest_frames(stretch: &Stretch, regions: &[Option<Arc<dyn Region>>], wal: &dyn ReadAt) -> Result<Vec<(Pgno, u32)>> {
+/// Frames of a WAL in a given order; those that stand side by side are read together.
+struct Frames<'a> {
+    wal: &'a dyn ReadAt,
+    page_size: PageSize,
+    /// Those that are still to come.
+    order: &'a [u32],
+    read: Vec<u8>,
+    /// Bytes of `read` that were given out.
+    given: usize,
+}
+
+impl<'a> Frames<'a> {
+    fn new(wal: &'a dyn ReadAt, page_size: PageSize, order: &'a [u32]) -> Frames<'a> {
+        Frames { wal, page_size, order, read: Vec::new(), given: 0 }
+    }
+
+    /// The next one's number, its header and its page.
+    fn next(&mut self) -> Result<(u32, &[u8])> {
+        let bytes = FRAME_HEADER_BYTES + self.page_size.bytes();
+        let (&frame, after) = self.order.split_first().expect("one frame for each page");
+        if self.given == self.read.len() {
+            let side_by_side = self.order.iter().zip(frame..).take_while(|(one, expected)| **one == *expected).count();
+            self.read.resize(bytes * side_by_side.min((READ_BYTES / bytes).max(1)), 0);
+            self.given = 0;
+            let at = frame_offset(self.page_size, frame);
+            self.wal.read_at(&mut self.read, at).map_err(|e| Error::io("read", "-wal", e))?;
+        }
+        self.order = after;
+        self.given += bytes;
+        Ok((frame, &self.read[self.given - bytes..self.given]))
+    }
+
+    /// After the last one: a reset, which writes the WAL's header before any frame, has not come between.
+    fn are_whole(&self, salt: Salt) -> Result<()> {
+        if self.order.is_empty() && WalHeader::read(self.wal).is_none_or(|header| header.salt != salt) {
+            return Err(Error::Corrupt("the WAL was reset while it was read".into()));
+        }
+        Ok(())
+    }
+}
+
+/// The newest frame of each page in a stretch, ascending by frame; pages beyond the Commit are left out.
+fn newest_frames(stretch: &Stretch, indexed: &[Pgno], wal: &dyn ReadAt) -> Result<Vec<(Pgno, u32)>> {
     let mut newest: Vec<(Pgno, u32)> = Vec::with_capacity(stretch.frames() as usize);
     let mut frame = stretch.from.frame;
-    for pgno in pages_of(regions, stretch.from.frame, stretch.to.frame) {
+    for pgno in indexed {
         frame += 1;
-        newest.push((pgno, frame));
+        newest.push((*pgno, frame));
     }
-    // Blocks of the wal-index that this connection never mapped: the frames name their pages themselves.
+    // Blocks of the wal-index that were never mapped here: the frames name their pages themselves.
     let mut raw = [0u8; FRAME_HEADER_BYTES];
     while frame < stretch.to.frame {
         frame += 1;
@@ -99,11 +143,8 @@ fn newest_frames(stretch: &Stretch, regions: &[Option<Arc<dyn Region>>], wal: &d
             _ => kept.push((pgno, frame)),
         }
     }
+    kept.sort_unstable_by_key(|(_, frame)| *frame);
     Ok(kept)
-}
-
-fn read_frame(wal: &dyn ReadAt, page_size: PageSize, frame: u32, raw: &mut [u8]) -> Result<()> {
-    wal.read_at(raw, frame_offset(page_size, frame)).map_err(|e| Error::io("read", "-wal", e))
 }
 
 /// Where a WAL's chain of checksums ends: its last commit.

@@ -17,7 +17,7 @@ use crate::rollback::Rollback;
 use crate::spool::{Link, Stat};
 use crate::turns::Claim;
 use crate::wal::{Cursor, HEADER_BYTES, Salt, WalHeader};
-use crate::walindex::{CKPT, IndexHeader, READ1, WRITE};
+use crate::walindex::{CKPT, IndexHeader, READ1, WRITE, pages_of};
 use crate::way::Wait;
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ pub struct Conn {
     unproven: (Salt, u32),
     /// In exclusive locking mode: how far the chain of the WAL was followed.
     chain: Option<ChainEnd>,
+    /// What a checkpoint announced last.
+    announced: Cursor,
     rollback: Rollback,
     claim: Claim,
     wait: Wait,
@@ -64,6 +66,7 @@ impl Conn {
             known: Salt::default(),
             unproven: (Salt::default(), 0),
             chain: None,
+            announced: Cursor::default(),
             rollback: Rollback::default(),
             claim: Claim::default(),
             wait: Wait::default(),
@@ -171,6 +174,7 @@ impl Conn {
         match (slot, n, exclusive, wal) {
             (WRITE, 1, true, wal) => self.edge(wal),
             (READ1, RESET_SLOTS, true, Some(wal)) => return self.gate(wal),
+            (CKPT, 1, true, _) => self.announce(),
             _ => {}
         }
         Answer::Forward
@@ -305,6 +309,17 @@ impl Conn {
         Ok(false)
     }
 
+    /// A checkpoint begins: what a Gate after it would save may be saved meanwhile.
+    fn announce(&mut self) {
+        let Some(header) = self.look() else { return };
+        let (Some(cursor), Some(page_size)) = (header.cursor(), header.page_size) else { return };
+        let before = if cursor.salt == self.announced.salt { self.announced.frame } else { 0 };
+        if self.db.is_worth_ahead(cursor.frame.saturating_sub(before), page_size) {
+            self.announced = cursor;
+            self.db.announce_reset();
+        }
+    }
+
     /// READ1..4 were granted: SQLite may now discard every frame. What is not durable elsewhere is saved.
     fn gate(&mut self, wal: &dyn ReadAt) -> Answer {
         fault::point("gate");
@@ -397,15 +412,18 @@ impl Conn {
         }
         let state = spool.state()?;
         let links = spool.links()?;
-        let from = link::durable_in(end.cursor.salt, state.as_ref(), &links);
+        let durable = link::durable_in(end.cursor.salt, state.as_ref(), &links);
+        let is_imaging = state.as_ref().is_some_and(|state| state.image.is_some());
+        let from = if is_imaging { durable } else { self.db.ahead.from(durable, &end.cursor, self.db.threads()) };
         if from.frame >= end.cursor.frame || (state.is_none() && !self.db.replicates()) {
             return Ok(());
         }
         let follows = if from.frame == 0 { links.begin_of(from.salt) } else { None };
         let stretch = Stretch { from, to: end.cursor, follows, page_size: end.page_size, commit: end.commit };
         let room = self.db.room(u64::from(end.commit) * u64::from(end.page_size.get()));
-        let bytes = capture::save(spool, &stretch, &self.regions, wal, room)?;
-        self.db.saved(bytes);
+        let indexed = pages_of(&self.regions, stretch.from.frame, stretch.to.frame);
+        let saved = capture::save(spool, &stretch, &indexed, wal, room)?;
+        self.db.saved(saved.bytes);
         Ok(())
     }
 

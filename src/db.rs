@@ -4,6 +4,7 @@
 //! status shows.
 //! Lives as long as the process: closing the last connection does not end it.
 
+use crate::ahead::Ahead;
 use crate::base::{BaseVfs, Region};
 use crate::board;
 use crate::clock::Time;
@@ -14,6 +15,7 @@ use crate::history::History;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
+use crate::page::{PageSize, Pgno};
 use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
 use crate::room::Room;
@@ -106,6 +108,8 @@ pub struct Db {
     pub(crate) way: Way,
     pub(crate) report: Report,
     room: Room,
+    /// What was saved before a Gate asks for it.
+    pub(crate) ahead: Ahead,
     /// What the last Leader of this process knew of the replica, and the `state` then.
     upkeep: Mutex<Option<(Option<State>, History)>>,
 }
@@ -134,6 +138,7 @@ impl Db {
             turns: Turns::default(),
             way: Way::new(),
             room: Room::default(),
+            ahead: Ahead::default(),
             upkeep: Mutex::default(),
         }
     }
@@ -237,6 +242,19 @@ impl Db {
         self.touched();
     }
 
+    /// True where so many pages are saved beside a checkpoint, and not by the reset after it.
+    pub(crate) fn is_worth_ahead(&self, pages: u32, page_size: PageSize) -> bool {
+        let least = self.replica().map_or(u64::MAX, |replica| replica.settings.save_ahead);
+        pages > 0 && u64::from(pages) * u64::from(page_size.get()) >= least
+    }
+
+    /// A checkpoint begins, and a reset may follow: there is something to be saved before that.
+    pub(crate) fn announce_reset(&self) {
+        if self.has_worked() {
+            self.hand.hint();
+        }
+    }
+
     /// Wakes the worker.
     pub(crate) fn call(&self) {
         self.hand.call();
@@ -279,6 +297,11 @@ impl Db {
     /// What the wal-index says now.
     pub(crate) fn look(&self) -> Look {
         self.views.look()
+    }
+
+    /// The pages of the WAL's frames `from+1 ..= to`, as far as its first block names them.
+    pub(crate) fn pages_of_wal(&self, from: u32, to: u32) -> Vec<Pgno> {
+        self.views.pages(from, to)
     }
 
     /// The wal-index's count of commits and the frame up to which it counts, for proofs of continuity.

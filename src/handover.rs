@@ -15,6 +15,8 @@ pub(crate) struct HandOver<T> {
     txns: (Sender<T>, Receiver<T>),
     /// Requests that wake the worker at once.
     calls: (Sender<()>, Receiver<()>),
+    /// Hints that the worker takes where it rests.
+    hints: (Sender<()>, Receiver<()>),
     connections: AtomicUsize,
     running: Mutex<bool>,
     /// The same without a lock, for the way of each statement.
@@ -26,6 +28,7 @@ impl<T> HandOver<T> {
         HandOver {
             txns: bounded(CHANNEL_TXNS),
             calls: bounded(1),
+            hints: bounded(1),
             connections: AtomicUsize::new(0),
             running: Mutex::new(false),
             started: AtomicBool::new(false),
@@ -58,6 +61,11 @@ impl<T> HandOver<T> {
         let _ = self.calls.0.try_send(()); // one that waits is enough
     }
 
+    /// Tells the worker, where it rests, what it may do now and need not.
+    pub(crate) fn hint(&self) {
+        let _ = self.hints.0.try_send(());
+    }
+
     /// True while a worker runs.
     pub(crate) fn is_started(&self) -> bool {
         self.started.load(Ordering::SeqCst)
@@ -86,10 +94,16 @@ impl<T> HandOver<T> {
         self.calls.1.try_recv().is_ok()
     }
 
-    /// Blocks until somebody calls, or, where that matters, commits; at the latest until then. Takes nothing.
+    /// True where there was a hint since this was asked last.
+    pub(crate) fn take_hint(&self) -> bool {
+        self.hints.1.try_recv().is_ok()
+    }
+
+    /// Blocks until somebody calls or hints, or, where that matters, commits; at the latest until then. Takes nothing.
     pub(crate) fn wait(&self, until: Instant, hears_commits: bool) {
         let mut select = Select::new();
         select.recv(&self.calls.1);
+        select.recv(&self.hints.1);
         if hears_commits {
             select.recv(&self.txns.1);
         }

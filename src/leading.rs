@@ -2,6 +2,7 @@
 //! it, or a new image where continuity is lost.
 
 mod folding;
+mod foresight;
 mod meeting;
 
 use crate::below;

@@ -34,6 +34,7 @@ pub mod plan;
 pub mod settings;
 
 // jobs
+mod ahead;
 mod aside;
 pub mod capture;
 pub mod compactor;

@@ -126,6 +126,11 @@ pub const SHORT: Duration = Duration::from_millis(50);
 /// A pause between two readings that disagree.
 pub const BLINK: Duration = Duration::from_millis(5);
 
+/// Longest time that a Gate waits for a Segment that is made ahead of it before it makes its own, and the pause between two looks.
+pub const AHEAD: Duration = Duration::from_millis(100);
+/// See `AHEAD`.
+pub const AHEAD_LOOK: Duration = Duration::from_micros(50);
+
 /// First and longest pause between two images where continuity was lost right after one.
 pub const IMAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
@@ -180,6 +185,9 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of `shutdown-sync-timeout`.
 pub const SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The usual `save-ahead`: below it a Gate makes its Segment in less time than waking another thread for it takes.
+pub const SAVE_AHEAD: u64 = 1 << 20;
 /// Default of `levels`: intervals of level 1, 2 and 3.
 pub const LEVELS: [Duration; 3] = [Duration::from_secs(30), Duration::from_secs(300), Duration::from_secs(3600)];
 /// Default of `snapshot-interval`.

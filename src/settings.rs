@@ -10,7 +10,7 @@ mod values;
 
 use crate::due::Schedule;
 use crate::error::{Error, Result};
-use crate::limits::{OPEN_TIMEOUT, SHUTDOWN_SYNC_TIMEOUT, SYNC_INTERVAL};
+use crate::limits::{OPEN_TIMEOUT, SAVE_AHEAD, SHUTDOWN_SYNC_TIMEOUT, SYNC_INTERVAL};
 use crate::store::{ReplicaUrl, store_key};
 use std::path::Path;
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub shutdown_sync_timeout: Duration,
     /// Bytes that the Spool may hold; `None`: the larger of 256 MiB and the database's size.
     pub spool_limit: Option<u64>,
+    /// Bytes of changed pages for which a Segment is made beside a checkpoint and not by the reset after it.
+    pub save_ahead: u64,
     /// What to do where the store is beyond what this machine stored.
     pub on_conflict: OnConflict,
     /// How the replica is kept small.
@@ -98,7 +100,7 @@ pub enum OnConflict {
 }
 
 /// Our parameters in their hyphen form; as a variable `sync-interval` is LITESTREAM_SYNC_INTERVAL.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "replica",
     "replica-url",
     "restore",
@@ -107,6 +109,7 @@ const NAMES: [&str; 17] = [
     "restore-timeout",
     "shutdown-sync-timeout",
     "spool-limit",
+    "save-ahead",
     "on-conflict",
     "durability",
     "levels",
@@ -263,6 +266,7 @@ impl Source<'_> {
             restore_timeout: self.parsed("restore-timeout", values::duration_or_off)?.flatten(),
             shutdown_sync_timeout: self.parsed("shutdown-sync-timeout", duration)?.unwrap_or(SHUTDOWN_SYNC_TIMEOUT),
             spool_limit: self.parsed("spool-limit", bytes)?,
+            save_ahead: self.parsed("save-ahead", bytes)?.unwrap_or(SAVE_AHEAD),
             schedule: self.schedule()?,
             validation_interval: self.parsed("validation-interval", values::duration_or_off)?.flatten(),
         })

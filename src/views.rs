@@ -4,9 +4,10 @@
 //! Looks at memory only. What a look means for continuity is decided elsewhere.
 
 use crate::base::Region;
+use crate::page::Pgno;
 use crate::reader::Target;
 use crate::sync::lock;
-use crate::walindex::IndexHeader;
+use crate::walindex::{IndexHeader, pages_of};
 use std::sync::{Arc, Mutex};
 
 /// What the wal-index says now.
@@ -67,6 +68,12 @@ impl Views {
             (Some(cursor), Some(page_size)) => Look::Commits(Target { cursor, commit: header.pages, page_size }),
             _ => Look::Empty,
         }
+    }
+
+    /// The pages of the frames `from+1 ..= to`, as far as the first region names them.
+    pub(crate) fn pages(&self, from: u32, to: u32) -> Vec<Pgno> {
+        let mapped = lock(&self.mapped);
+        mapped.last().map_or_else(Vec::new, |(_, region)| pages_of(&[Some(Arc::clone(region))], from, to))
     }
 
     /// The count of commits and the frame up to which it counts.

@@ -288,9 +288,20 @@ impl<'a> Worker<'a> {
             None if self.db.report.is_awaited() => return,
             None => Rest::Beat(Instant::now() + self.beat),
         };
+        self.db.hand.take_hint(); // of a checkpoint that is over by now
         while let Some(until) = self.rests(&mut rest, began) {
+            if self.db.hand.take_hint() {
+                self.save_ahead();
+            }
             let (db, hears_commits) = (self.db, matches!(rest, Rest::Beat(_)));
             db.threads().rest(until, &mut || db.hand.wait(until, hears_commits));
+        }
+    }
+
+    /// A checkpoint began: what its reset will ask for is saved while the host waits for the disk.
+    fn save_ahead(&self) {
+        if let Some(Err(e)) = self.leading.as_ref().map(Leading::save_ahead) {
+            self.db.note("capture", &e);
         }
     }
 

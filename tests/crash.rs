@@ -77,10 +77,11 @@ impl History {
     fn order(&mut self, role: &str, store: &str) -> Command {
         let mut command = order(TEST, role);
         let uri = format!(
-            "file:{}?vfs=litestream&{}&sync-interval={}&shutdown-sync-timeout=2s",
+            "file:{}?vfs=litestream&{}&sync-interval={}&shutdown-sync-timeout=2s&save-ahead={}",
             self.path().display(),
             self.remote.parameters(),
-            self.interval
+            self.interval,
+            if self.seed.is_multiple_of(2) { "1" } else { "1MiB" }
         );
         command
             .env("CREW_URI", uri)

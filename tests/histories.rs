@@ -61,10 +61,11 @@ impl History {
 
     fn connect(&mut self) -> usize {
         let uri = format!(
-            "file:{}?vfs=litestream&replica=file://{}&sync-interval={}",
+            "file:{}?vfs=litestream&replica=file://{}&sync-interval={}&save-ahead={}",
             self.path().display(),
             self.replica().display(),
-            self.interval
+            self.interval,
+            if self.seed.is_multiple_of(2) { "1" } else { "1MiB" }
         );
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(uri, flags).unwrap_or_else(|e| panic!("{e}: {}", self.story()));

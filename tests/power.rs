@@ -180,7 +180,8 @@ impl Recording {
         }
         let uri = |place: &str| {
             let (folder, interval) = (folder.display(), workload.interval);
-            format!("file:{folder}/{place}/app.db?vfs=litestream&replica=file://{folder}/r&sync-interval={interval}")
+            let replica = format!("replica=file://{folder}/r&sync-interval={interval}&save-ahead=1");
+            format!("file:{folder}/{place}/app.db?vfs=litestream&{replica}")
         };
         let work = |steps: &str, place: &str, recorded: bool| {
             let mut command = recorded::driver("work");

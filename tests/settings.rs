@@ -45,6 +45,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(settings.restore_timeout, None);
     assert_eq!(settings.shutdown_sync_timeout, Duration::from_secs(30));
     assert_eq!(settings.spool_limit, None);
+    assert_eq!(settings.save_ahead, 1 << 20);
     assert_eq!(settings.validation_interval, None);
     let settings = replicated(&["replica=s3://bucket/app", "validation-interval=6h"], &[]);
     assert_eq!(settings.validation_interval, Some(Duration::from_secs(6 * 3600)));
@@ -56,7 +57,7 @@ fn defaults_are_those_of_the_documentation() {
     let written = table.expect("the table").split('`').filter(|word| word.contains('=') && !word.contains(' '));
     let open = ["replica=", "restore-timeout=", "spool-limit="]; // no default, or one that is no single value
     let documented: Vec<&str> = written.filter(|word| !open.iter().any(|name| word.starts_with(name))).collect();
-    assert_eq!(documented.len(), 11, "{documented:?}");
+    assert_eq!(documented.len(), 12, "{documented:?}");
     let given = [&["replica=s3://bucket/app"], &documented[..]].concat();
     assert_eq!(replicated(&given, &[]), replicated(&["replica=s3://bucket/app"], &[]));
 }
@@ -79,6 +80,7 @@ fn hyphen_underscore_and_variable_count_the_same() {
         "LITESTREAM_RESTORE_TIMEOUT=1h",
         "LITESTREAM_SHUTDOWN_SYNC_TIMEOUT=0",
         "LITESTREAM_SPOOL_LIMIT=1GiB",
+        "LITESTREAM_SAVE_AHEAD=64KiB",
         "LITESTREAM_ON_CONFLICT=keep_local",
     ];
     let settings = replicated(&[replica], &env);
@@ -88,6 +90,7 @@ fn hyphen_underscore_and_variable_count_the_same() {
     assert_eq!(settings.restore_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(settings.shutdown_sync_timeout, Duration::ZERO);
     assert_eq!(settings.spool_limit, Some(1 << 30));
+    assert_eq!(settings.save_ahead, 64 << 10);
     assert_eq!(settings.on_conflict, OnConflict::KeepLocal);
     let settings = replicated(&[replica, "restore=never", "on-conflict=take-replica", "restore-timeout=off"], &env);
     assert_eq!(settings.restore, Restore::Never, "the URI beats the environment");

@@ -41,6 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "board",
             "history",
             "turns",
+            "ahead",
             "registry",
             "handover",
             "opening",

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
 use crate::wal::Cursor;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -24,6 +24,8 @@ const UNLINKED: u32 = 4;
 const ROLLBACK: u32 = 8;
 /// Bytes read at a time when a Segment is verified.
 const VERIFY_CHUNK: usize = 1 << 20;
+/// Bytes written at a time.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// What a Segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +78,14 @@ impl Head {
 /// | 24 | from, to, follows (20 each) |
 /// | 84 | rollback: change counter (4); inode, size, mtime of the database, the boot (8 each); hash of its header (8) |
 /// | 128 | CRC-64 of bytes 0..128 |
-/// | 136 | page numbers, ascending, 4 bytes each |
+/// | 136 | page numbers, each once, 4 bytes each |
 /// | … | contents in the same order |
 /// | end-8 | CRC-64 of everything from 136 on |
 #[derive(Debug)]
 pub struct Segment {
     /// What it says of itself.
     pub head: Head,
-    /// Its pages, ascending.
+    /// Its pages, each once, in the order of their contents.
     pub pages: Vec<Pgno>,
     /// Its file.
     pub path: PathBuf,
@@ -198,7 +200,7 @@ pub fn name(head: &Head) -> String {
 }
 
 /// Writes a Segment to `path` (a temporary name that the caller renames), calling `read` for the contents of
-/// each page in ascending order. Not synced: a kill cannot lose it, and the Leader makes it durable.
+/// each page in the order of `pages`. Not synced: a kill cannot lose it, and the Leader makes it durable.
 /// The checksum of everything behind the header.
 pub fn write(
     path: &Path,
@@ -207,23 +209,28 @@ pub fn write(
     mut read: impl FnMut(Pgno, &mut [u8]) -> Result<()>,
 ) -> Result<u64> {
     let failed = |e| Error::io("write segment", path, e);
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(VERIFY_CHUNK.min(64 << 10), file);
-    out.write_all(&encode(head, pages.len() as u32)).map_err(failed)?;
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64GoIso);
-    let table: Vec<u8> = pages.iter().flat_map(|pgno| pgno.0.to_be_bytes()).collect();
-    digest.update(&table);
-    out.write_all(&table).map_err(failed)?;
+    let mut out = encode(head, pages.len() as u32);
+    let table = out.len();
+    out.extend(pages.iter().flat_map(|pgno| pgno.0.to_be_bytes()));
+    digest.update(&out[table..]);
     if !head.without_contents {
-        let mut page = vec![0u8; head.page_size.bytes()];
         for pgno in pages {
-            read(*pgno, &mut page)?;
-            digest.update(&page);
-            out.write_all(&page).map_err(failed)?;
+            // Read to where it is written from: a Gate waits for each copy.
+            let at = out.len();
+            out.resize(at + head.page_size.bytes(), 0);
+            read(*pgno, &mut out[at..])?;
+            digest.update(&out[at..]);
+            if out.len() >= WRITE_BYTES {
+                file.write_all(&out).map_err(failed)?;
+                out.clear();
+            }
         }
     }
     let sum = digest.finalize();
-    out.write_all(&sum.to_be_bytes()).and_then(|()| out.flush()).map_err(failed)?;
+    out.extend(sum.to_be_bytes());
+    file.write_all(&out).map_err(failed)?;
     Ok(sum)
 }
 

@@ -41,7 +41,7 @@ impl Home {
 
     pub fn uri(&self) -> String {
         format!(
-            "file:{}?vfs=litestream&{}&sync-interval={}&shutdown-sync-timeout=5s",
+            "file:{}?vfs=litestream&{}&sync-interval={}&shutdown-sync-timeout=5s&save-ahead=1",
             self.path().display(),
             self.remote.parameters(),
             self.interval

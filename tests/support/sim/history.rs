@@ -124,6 +124,7 @@ impl History {
             ("snapshot-interval", dice.of(&["30s", "1h"])),
             ("snapshot-retention", dice.of(&["60s", "2h"])),
             ("l0-retention", dice.of(&["5s", "5m"])),
+            ("save-ahead", dice.of(&["1", "1MiB"])),
         ];
         if plot.small_spool {
             params.push(("spool-limit", dice.of(&["1KB", "8KB"])));
