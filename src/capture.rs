@@ -5,6 +5,7 @@
 
 use crate::base::ReadAt;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::ltx::checksum::page;
 use crate::page::{PageSize, Pgno};
 use crate::spool::{Head, Spool};
@@ -102,6 +103,7 @@ impl<'a> Frames<'a> {
             self.given = 0;
             let at = frame_offset(self.page_size, frame);
             self.wal.read_at(&mut self.read, at).map_err(|e| Error::io("read", "-wal", e))?;
+            fault::point("frames-read");
         }
         self.order = after;
         self.given += bytes;

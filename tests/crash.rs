@@ -191,6 +191,7 @@ impl History {
                 "any",
                 "any",
                 "gate",
+                "frames-read",
                 "segment-written",
                 "segment-saved",
                 "link-coming",

@@ -46,6 +46,9 @@ impl App {
         if self.machine().is_read_by_engine(self.world.life) || !self.shm_lock(CKPT, 1, true) {
             return false;
         }
+        // The engine may have been told, and has time while SQLite syncs the WAL.
+        self.world.stage.poke();
+        stage::hook("checkpoint-begun");
         let writes = mode != Mode::Passive;
         let index = if writes { self.begin() } else { self.index() };
         let done = match index {
