@@ -229,6 +229,31 @@ fn files_without_pages_are_applied() {
     assert!(matches!(&error, Error::Corrupt(text) if text.contains("1024")), "{error}");
 }
 
+/// Goal: a file that holds all pages in another size needs none from before, wherever it stands in the plan. Method: raw
+/// files of two sizes, without and with a file behind; a walk finds nothing wrong with them.
+#[test]
+fn a_whole_file_of_another_page_size_begins_anew() {
+    let old = Replica::new(1024);
+    let page = |n: u8, size: usize| vec![n; size];
+    for txid in 1..=3 {
+        old.put(0, txid, txid, 3, &(1..=3).map(|pgno| (pgno, page(txid as u8, 1024))).collect());
+    }
+    let new = Replica { page_size: PageSize::new(512).unwrap(), folder: old.folder };
+    let mut pages: BTreeMap<u32, Vec<u8>> = (1..=5).map(|pgno| (pgno, page(7, 512))).collect();
+    new.put(0, 4, 4, 5, &pages);
+    new.check(5, &pages, 4);
+    new.put(0, 5, 5, 5, &[(2, page(8, 512))].into());
+    pages.insert(2, page(8, 512));
+    new.check(5, &pages, 4);
+    let report = litestream_engine::verify::walk(&new.store(), Options::default()).unwrap();
+    assert_eq!((report.problems, report.ranges.len()), (Vec::new(), 1));
+    new.put(0, 6, 6, 6, &[(6, page(9, 512))].into());
+    let other = Replica { page_size: PageSize::new(1024).unwrap(), folder: new.folder };
+    other.put(0, 7, 7, 6, &[(1, page(1, 1024))].into());
+    let report = litestream_engine::verify::walk(&other.store(), Options::default()).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.text.contains("another size")), "{:?}", report.problems);
+}
+
 /// Goal: a file deleted under a running restore does not fail it where another plan does. Method: raw files are replaced
 /// by a compacted one when the restore begins to fetch; then a hole that no plan can cross.
 #[test]

@@ -145,9 +145,7 @@ impl<'a> Team<'a> {
         let source = Source::open(self.store, &self.files[i])?;
         (self.fetched)(source.fetched());
         if source.header.page_size != self.newest.page_size {
-            let text = format!("LTX pages have {} bytes", source.header.page_size.get());
-            let text = format!("{text}, those of newer files {}", self.newest.page_size.get());
-            return named(source.info, Err(Error::Corrupt(text)));
+            return self.pass_over(i, &source);
         }
         self.await_turn(i)?;
         let (pieces, expected) = {
@@ -161,18 +159,32 @@ impl<'a> Team<'a> {
         let small = source.whole.is_some();
         let open = Arc::new(Open { source, expected, sums });
         let tasks = pieces.into_iter().enumerate();
-        let mut tasks: VecDeque<Task<'a>> =
+        let tasks: VecDeque<Task<'a>> =
             tasks.map(|(number, piece)| Task { open: Arc::clone(&open), number, piece }).collect();
-        {
-            let mut board = lock(&self.board);
-            board.turn = i + 1;
-            board.opening -= 1;
-            if !small {
-                board.pieces.append(&mut tasks);
-            }
+        let (mine, shared) = if small { (tasks, VecDeque::new()) } else { (VecDeque::new(), tasks) };
+        self.opened(i, shared);
+        mine.into_iter().try_for_each(|task| self.decode(task, writer))
+    }
+
+    /// A file from before the pages had their size: of no use, where newer files hold all pages.
+    fn pass_over(&self, i: usize, source: &Source<'_>) -> Result<()> {
+        self.await_turn(i)?;
+        if lock(&self.claims).first_missing().is_some() {
+            let text = format!("LTX pages have {} bytes", source.header.page_size.get());
+            let text = format!("{text}, those of newer files {}", self.newest.page_size.get());
+            return named(source.info, Err(Error::Corrupt(text)));
         }
+        self.opened(i, VecDeque::new());
+        Ok(())
+    }
+
+    /// The next file may claim its pages.
+    fn opened(&self, i: usize, mut tasks: VecDeque<Task<'a>>) {
+        let mut board = lock(&self.board);
+        board.turn = i + 1;
+        board.opening -= 1;
+        board.pieces.append(&mut tasks);
         self.changed.notify_all();
-        tasks.into_iter().try_for_each(|task| self.decode(task, writer))
     }
 
     fn await_turn(&self, i: usize) -> Result<()> {
