@@ -7,7 +7,7 @@
 use super::claims::Claims;
 use super::piece::{Output, Writer};
 use super::source::{Expected, Piece, Source, Sums, named};
-use super::{Options, Progress, lock, with_threads};
+use super::{Failure, Options, Progress, lock, with_threads};
 use crate::error::{Error, Result};
 use crate::ltx::Header;
 use crate::store::{FileInfo, Store};
@@ -25,7 +25,7 @@ pub(super) fn run(
     file: &File,
     path: &Path,
     options: Options<'_>,
-) -> Result<u64> {
+) -> std::result::Result<u64, Failure> {
     let (written, fetched) = (AtomicU64::new(0), AtomicU64::new(0));
     let total = u64::from(newest.commit) * u64::from(newest.page_size.get());
     let moved = |wrote, got| {
@@ -44,15 +44,19 @@ pub(super) fn run(
         board: Mutex::new(Board { next: 0, turn: 0, opening: 0, pieces: VecDeque::new(), failed: None }),
         changed: Condvar::new(),
     };
-    with_threads(options.threads(), &|| team.work())?;
+    let done = with_threads(options.threads(), &|| team.work());
+    if let Some((e, file)) = lock(&team.board).failed.take() {
+        return Err(Failure::of(e, file));
+    }
+    done?;
     if let Some(pgno) = lock(&team.claims).first_missing() {
-        return Err(Error::Corrupt(format!(
+        return Err(Failure::Other(Error::Corrupt(format!(
             "page {} of {} is in none of the {} files up to {}: the replica's writer left it out",
             pgno.0,
             newest.commit,
             files.len(),
             newest.span.max
-        )));
+        ))));
     }
     Ok(fetched.into_inner())
 }
@@ -78,8 +82,8 @@ struct Board<'a> {
     /// Files that are open and have not laid out their pieces.
     opening: usize,
     pieces: VecDeque<Task<'a>>,
-    /// The first error: everybody stops.
-    failed: Option<Error>,
+    /// The first error, and the file that it is about: everybody stops.
+    failed: Option<(Error, Option<&'a FileInfo>)>,
 }
 
 /// A piece of a file to be decoded.
@@ -106,12 +110,13 @@ impl<'a> Team<'a> {
     fn work(&self) -> Result<()> {
         let mut writer = Writer::new();
         while let Some(job) = self.next()? {
-            let result = (self.options.go_on)().and_then(|()| match job {
-                Job::Open(i) => self.open(i, &mut writer),
-                Job::Decode(task) => self.decode(task, &mut writer),
-            });
+            let (file, result) = match ((self.options.go_on)(), job) {
+                (Err(e), _) => (None, Err(e)),
+                (Ok(()), Job::Open(i)) => (Some(&self.files[i]), self.open(i, &mut writer)),
+                (Ok(()), Job::Decode(task)) => (Some(task.open.source.info), self.decode(task, &mut writer)),
+            };
             if let Err(e) = result {
-                lock(&self.board).failed.get_or_insert(e.clone());
+                lock(&self.board).failed.get_or_insert((e.clone(), file));
                 self.changed.notify_all();
                 return Err(e);
             }
@@ -123,7 +128,7 @@ impl<'a> Team<'a> {
     fn next(&self) -> Result<Option<Job<'a>>> {
         let mut board = lock(&self.board);
         loop {
-            if let Some(e) = &board.failed {
+            if let Some((e, _)) = &board.failed {
                 return Err(e.clone());
             }
             if let Some(task) = board.pieces.pop_front() {
@@ -190,7 +195,7 @@ impl<'a> Team<'a> {
     fn await_turn(&self, i: usize) -> Result<()> {
         let mut board = lock(&self.board);
         while board.turn != i {
-            if let Some(e) = &board.failed {
+            if let Some((e, _)) = &board.failed {
                 return Err(e.clone());
             }
             board = self.changed.wait(board).unwrap_or_else(PoisonError::into_inner);
