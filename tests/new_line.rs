@@ -23,8 +23,9 @@ use litestream_engine::plan::Target;
 use litestream_engine::restore::Options;
 use litestream_engine::verify;
 use process::Process;
-use replicated::{Place, folder, integrity, page_size, same_pages};
+use replicated::{Place, folder, integrity, load, page_size, same_pages};
 use rusqlite::Connection;
+use servers::Seaweed;
 use std::path::Path;
 use std::time::Duration;
 
@@ -90,46 +91,67 @@ fn no_problems(place: &Place) {
 }
 
 /// Goal: a writer whose page size changes, and one that commits as ever: the later one stores nothing, in both orders,
-/// and nothing that was called stored is lost. Method: two machines at the same transaction; each goes on from there.
+/// nothing that was called stored is lost, and one word resolves it. Method: two machines at the same transaction; each
+/// goes on from there; in a folder and on S3.
 #[test]
 fn another_page_size_meets_another_writer_in_both_orders() {
+    load();
+    let seaweed = Seaweed::start();
+    seaweed.bucket("sizes");
     for resized_first in [true, false] {
-        let folder = folder();
-        let (a, b) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
-        first_day(&a);
-        let (mut resizing, mut usual) = (Process::start(&a), Process::start(&b));
-        for process in [&mut resizing, &mut usual] {
-            process.sql("SELECT count(*) FROM t");
+        for (n, answer) in ["keep-local", "take-replica"].into_iter().enumerate() {
+            let (folder, s3) = (folder(), format!("{resized_first}-{answer}"));
+            let (mut a, mut b) = (machine(folder.path(), "a"), machine(folder.path(), "b"));
+            if n == usize::from(resized_first) {
+                let endpoint = &seaweed.server.endpoint;
+                a.replica = format!("s3://sizes/{s3}?endpoint={endpoint}&region=us-east-1&forcePathStyle=true");
+                b.replica.clone_from(&a.replica);
+            }
+            sizes_meet(a, b, resized_first, answer);
         }
-        let rows = if resized_first { (8192, ["first", "winner"]) } else { (4096, ["first", "winner"]) };
-        // What is committed before the size changes would be stored as ever, and meet the other writer for it.
-        let said = if resized_first {
-            resize(&a);
-            let first = stored_alone(&mut resizing);
-            assert_eq!(restored(&a, Target::Txid(first)), (8192, vec!["first".into()]));
-            let said = store(&mut usual, "loser");
-            store(&mut resizing, "winner").unwrap();
-            said
-        } else {
-            store(&mut usual, "winner").unwrap();
-            resize(&a);
-            store(&mut resizing, "loser")
-        };
-        let said = said.expect_err("both were told that they are stored");
-        assert!(said.contains("another writer") && said.contains("on-conflict"), "{said}");
-        let loser = if resized_first { &mut usual } else { &mut resizing };
-        let state = loser.sql("SELECT state FROM litestream_status")[0][0].to_string();
-        assert!(state.contains("diverged"), "{state}");
-        let found = restored(&a, Target::Latest);
-        assert_eq!((found.0, found.1.iter().map(String::as_str).collect::<Vec<_>>()), (rows.0, rows.1.to_vec()));
-        same_pages(&a.restored(Target::Latest), &theirs(&a).unwrap());
-        let winner = if resized_first { &mut resizing } else { &mut usual };
-        store(winner, "winner again").unwrap();
-        assert_eq!(restored(&a, Target::Latest).1, ["first", "winner", "winner again"]);
-        no_problems(&a);
-        resizing.kill();
-        usual.kill();
     }
+}
+
+fn sizes_meet(a: Place, b: Place, resized_first: bool, answer: &str) {
+    first_day(&a);
+    let (mut resizing, mut usual) = (Process::start(&a), Process::start(&b));
+    for process in [&mut resizing, &mut usual] {
+        process.sql("SELECT count(*) FROM t");
+    }
+    // What is committed before the size changes would be stored as ever, and meet the other writer for it.
+    let said = if resized_first {
+        resize(&a);
+        let first = stored_alone(&mut resizing);
+        assert_eq!(restored(&a, Target::Txid(first)), (8192, vec!["first".into()]));
+        let said = store(&mut usual, "loser");
+        store(&mut resizing, "winner").unwrap();
+        said
+    } else {
+        store(&mut usual, "winner").unwrap();
+        resize(&a);
+        store(&mut resizing, "loser")
+    };
+    let said = said.expect_err("both were told that they are stored");
+    assert!(said.contains("another writer") && said.contains("on-conflict"), "{said}");
+    let (mut winner, mut loser, size) = if resized_first { (resizing, usual, 8192) } else { (usual, resizing, 4096) };
+    let state = loser.sql("SELECT state FROM litestream_status")[0][0].to_string();
+    assert!(state.contains("diverged"), "{state}");
+    assert_eq!(restored(&a, Target::Latest), (size, vec!["first".into(), "winner".into()]));
+    same_pages(&a.restored(Target::Latest), &theirs(&a).unwrap());
+    let last = store(&mut winner, "winner again").unwrap();
+    let won = (size, vec!["first".into(), "winner".into(), "winner again".into()]);
+    assert_eq!(restored(&a, Target::Latest), won);
+    no_problems(&a);
+    winner.kill();
+    loser.kill();
+    let loser = if resized_first { b } else { a };
+    let mut again = Process::start(&loser.clone().with(&format!("&on-conflict={answer}")));
+    store(&mut again, "resolved").unwrap();
+    again.end();
+    same_pages(&loser.image(), &loser.restored(Target::Latest));
+    same_pages(&loser.image(), &theirs(&loser).unwrap());
+    assert_eq!(restored(&loser, Target::Txid(last)), won);
+    no_problems(&loser);
 }
 
 /// Goal: the same where files are missing in the replica. Method: one machine finds its last file gone and makes an image
