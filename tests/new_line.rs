@@ -18,7 +18,7 @@ mod support;
 use litestream::{Intervals, Sidecar};
 use litestream_engine::compactor::{self, Inputs};
 use litestream_engine::due::Merge;
-use litestream_engine::ltx::{Level, Txid};
+use litestream_engine::ltx::{Level, Span, Txid};
 use litestream_engine::plan::Target;
 use litestream_engine::restore::Options;
 use litestream_engine::verify;
@@ -209,6 +209,36 @@ fn a_kill_between_the_raw_file_and_the_snapshot_is_completed() {
         let images = a.listing().iter().filter(|file| file.span.min == Txid(1)).count();
         assert_eq!(images, 2, "{point}: {:?}", a.listing());
     }
+}
+
+/// Goal: a store that fails between the two puts is tried again, by the same process, and nothing is stored twice. Method: a
+/// folder stands where the snapshot shall be; meanwhile the image restores; then it goes away.
+#[test]
+fn a_store_that_fails_between_the_two_puts_is_tried_again() {
+    let folder = folder();
+    let a = machine(folder.path(), "a");
+    let stored = first_day(&a);
+    let mut process = Process::start(&a);
+    stored_alone(&mut process);
+    let name = Span { min: Txid(1), max: stored.next() }.file_name();
+    let in_the_way = folder.path().join(format!("replica/ltx/9/{name}"));
+    std::fs::create_dir(&in_the_way).unwrap();
+    resize(&a);
+    process.say("SELECT litestream_sync(3)");
+    let said = process.answer();
+    assert!(said["error"].is_string(), "{said}");
+    assert_eq!(restored(&a, Target::Latest), (8192, vec!["first".into()]));
+    std::fs::remove_dir(&in_the_way).unwrap();
+    store(&mut process, "second").unwrap();
+    process.end();
+    same_pages(&a.image(), &a.restored(Target::Latest));
+    same_pages(&a.image(), &theirs(&a).unwrap());
+    let newest = a.listing().iter().map(|file| file.span.max).max();
+    assert_eq!(newest, Some(stored.next().next()));
+    let left = a.spool().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = left.filter(|name| name.contains("whole") || name.ends_with(".ltx")).collect();
+    assert_eq!(left, [""; 0]);
+    no_problems(&a);
 }
 
 /// Goal: the same where files are missing: what waits is taken up and not made anew, for its name is taken. Method: killed
