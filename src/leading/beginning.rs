@@ -66,6 +66,14 @@ impl Leading<'_> {
     fn whole(&self, outgoing: &Outgoing) -> Result<Merged> {
         let from = Inputs { store: &self.store, local: &|_| Some(outgoing.path.clone()), go_on: &|| Ok(()) };
         let merge = Merge { level: Level::SNAPSHOT, inputs: vec![outgoing.info()] };
-        compactor::merge(&from, &merge, &self.db.spool().temporary("whole"))
+        let whole = compactor::merge(&from, &merge, &self.db.spool().temporary("whole"));
+        whole.map_err(|e| match e {
+            Error::Busy(_) => Error::Busy(format!(
+                "an image that no older file leads to is stored under two names, and its second file of {} bytes waits for room on the disk of {}; commits go on and stay on this machine",
+                outgoing.size,
+                self.db.spool().folder().display()
+            )),
+            other => other,
+        })
     }
 }
