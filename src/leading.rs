@@ -1,6 +1,7 @@
 //! What the Leader does in one turn: put what waits, find what is committed and not stored, make one file of
 //! it, or a new image where continuity is lost.
 
+mod beginning;
 mod folding;
 mod foresight;
 mod meeting;
@@ -39,6 +40,8 @@ pub(crate) struct Leading<'a> {
     store: Arc<Store>,
     pub(crate) state: State,
     outgoing: Option<Outgoing>,
+    /// Where that is an image which no older file leads to.
+    beginning: Option<beginning::Beginning>,
     /// The look after which everything was stored, and the file then.
     settled: Option<(Look, Option<Stat>)>,
     copying: Option<Copying>,
@@ -136,6 +139,7 @@ impl<'a> Leading<'a> {
             state,
             adrift: adrift && outgoing.is_some(),
             outgoing,
+            beginning: None,
             settled: None,
             copying: None,
             segments: Vec::new(),
@@ -238,6 +242,9 @@ impl<'a> Leading<'a> {
         self.state = state;
         self.lone_snapshot = outgoing.level() == Level::SNAPSHOT;
         self.history.stored(self.db, outgoing.info(), &outgoing.path, Time::now())?;
+        if let Some(begun) = self.beginning.take() {
+            self.history.stored(self.db, begun.whole.info(Level::SNAPSHOT), &begun.whole.path, Time::now())?;
+        }
         fault::point("ltx-removed");
         self.outgoing = None;
         self.db.report.stored(self.state.txid, self.state.cursor, self.store.is_fenced() != Some(false));
@@ -414,8 +421,9 @@ impl<'a> Leading<'a> {
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
         let db = self.db;
-        let span = self.image_span(txid, snapshot.page_size);
-        let image = encode_image(db.spool(), span, time, what, &Source::Snapshot(&snapshot), |_| db.reader_is_asked())?;
+        let image = encode_image(db.spool(), Span::one(txid), time, what, &Source::Snapshot(&snapshot), |_| {
+            db.reader_is_asked()
+        })?;
         let still = snapshot.held(db.path())?;
         snapshot.make_durable(self.db.path())?;
         self.pace.end(Instant::now());
@@ -427,12 +435,6 @@ impl<'a> Leading<'a> {
     /// True where no file of these pages can be merged with what is stored.
     pub(crate) fn is_resized(&self, page_size: PageSize) -> bool {
         self.state.txid > Txid(0) && self.state.page_size != page_size.get()
-    }
-
-    /// An image is the next transaction; the first, and one with another page size, a snapshot that needs none before.
-    fn image_span(&self, txid: Txid, page_size: PageSize) -> Span {
-        let min = if self.is_resized(page_size) { Txid(1) } else { txid };
-        Span { min, max: txid }
     }
 
     /// Rollback modes: a reader blocks commits, so the file is copied in short slices.
@@ -457,8 +459,7 @@ impl<'a> Leading<'a> {
                 let (time, txid) = (self.next_time(), self.state.txid.next());
                 let what = (copying.page_size, copying.commit, copying.cursor);
                 let source = Source::Copy(copying.file());
-                let span = self.image_span(txid, copying.page_size);
-                let image = encode_image(self.db.spool(), span, time, what, &source, |_| false)?;
+                let image = encode_image(self.db.spool(), Span::one(txid), time, what, &source, |_| false)?;
                 self.image_done(image, true)
             }
         }

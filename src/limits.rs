@@ -79,6 +79,9 @@ pub const RESTORE_WRITE: usize = 1 << 20;
 /// Times that a restore begins anew because a file that it needs was deleted meanwhile.
 pub const RESTORE_PLANS: usize = 5;
 
+/// Damaged files that a restore goes around, each by beginning anew.
+pub const RESTORE_DETOURS: usize = 100;
+
 /// Segments of a 0.3 replica that are fetched together.
 pub const OLDER_BATCH: usize = 64;
 /// Bytes of those; a larger segment is streamed by itself.

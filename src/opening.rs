@@ -240,7 +240,7 @@ pub(crate) fn fetch(db: &Db, replica: &Replica, store: &Store, patience: &mut Pa
             );
         }
     };
-    let options = Options { progress: &progress, go_on: &go_on, ..Options::default() };
+    let options = Options { progress: &progress, go_on: &go_on, around_damage: true, ..Options::default() };
     let restored = restore::newest(store, &new, options)?;
     if said.into_inner() {
         eprintln!(

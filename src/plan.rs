@@ -122,6 +122,16 @@ pub fn bounds(listing: &[FileInfo]) -> Option<(Time, Time)> {
     Some((times().min()?, times().max()?))
 }
 
+/// What is wrong with a file that the listing shows as too short to be one.
+pub fn too_short(file: &FileInfo) -> Option<Error> {
+    let FileInfo { level, span, size, .. } = file;
+    let text = || {
+        let (min, max) = (span.min, span.max);
+        format!("invalid ltx file: level={level} min={min} max={max} has size {size} bytes (minimum {HEADER_SIZE})")
+    };
+    (*size < HEADER_SIZE as u64).then(|| Error::Corrupt(text()))
+}
+
 /// Turns what was found into a plan or a sentence.
 fn judge(listing: &[FileInfo], target: Target, files: Vec<FileInfo>, gap: Option<Gap>) -> Result<Plan> {
     const NONE: &str = "no matching backup files available";
@@ -137,11 +147,8 @@ fn judge(listing: &[FileInfo], target: Target, files: Vec<FileInfo>, gap: Option
             Target::Time(before) => Error::NoBackup(format!("{NONE}: no snapshot is older than {}", before.rfc3339())),
         });
     };
-    if let Some(short) = files.iter().find(|file| file.size < HEADER_SIZE as u64) {
-        return Err(Error::Corrupt(format!(
-            "invalid ltx file: level={} min={} max={} has size {} bytes (minimum {HEADER_SIZE})",
-            short.level, short.span.min, short.span.max, short.size
-        )));
+    if let Some(said) = files.iter().find_map(too_short) {
+        return Err(said);
     }
     match (target, gap) {
         (Target::Latest, Some(gap)) => Err(Error::Gap(format!("cannot calc restore plan: {gap}"))),

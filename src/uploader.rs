@@ -45,7 +45,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Where it goes: an image that nothing may be merged with is a snapshot, everything else is raw.
+    /// Where it goes: a database's first image is a snapshot, everything else is raw.
     pub fn level(&self) -> Level {
         if self.span.is_snapshot() { Level::SNAPSHOT } else { Level::RAW }
     }

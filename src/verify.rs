@@ -157,9 +157,13 @@ fn uncovered(planned: &[&FileInfo], sound: &HashMap<(Level, Span), Sound>) -> Op
     for pair in planned.windows(2) {
         let (before, file) = (pair[0], pair[1]);
         let now = about(file);
-        if now.page_size != about(planned[0]).page_size {
-            let text = format!("{}: its pages have another size than those of the files before", name(file));
-            return Some((before.span.max, text));
+        if now.page_size != about(before).page_size {
+            // A file with all pages needs none from before.
+            if missing(&now.pages, 0, now.commit, now.page_size.lock_page()).is_some() {
+                let text = format!("{}: its pages have another size than those of the files before", name(file));
+                return Some((before.span.max, text));
+            }
+            commit = now.commit;
         }
         if let Some(page) = missing(&now.pages, commit, now.commit, now.page_size.lock_page()) {
             let text = format!(

@@ -4,94 +4,21 @@
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed
 
+#[path = "support/made.rs"]
+mod made;
+
 use litestream_engine::clock::Time;
 use litestream_engine::error::{Error, Result};
 use litestream_engine::ltx::{Encoder, Header, Level, Span, Txid};
 use litestream_engine::page::{PageSize, Pgno};
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
-use litestream_engine::store::{Io, ReplicaUrl, Store};
+use made::{Random, Replica};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tempfile::TempDir;
-
-/// A small generator, so that a failing run can be repeated by its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// A page of noise, which makes files large.
-    fn page(&mut self, size: usize) -> Vec<u8> {
-        (0..size / 8).flat_map(|_| self.next().to_le_bytes()).collect()
-    }
-}
-
-struct Replica {
-    folder: TempDir,
-    page_size: PageSize,
-}
-
-impl Replica {
-    fn new(page_size: u32) -> Replica {
-        Replica { folder: tempfile::tempdir().unwrap(), page_size: PageSize::new(page_size).unwrap() }
-    }
-
-    fn store(&self) -> Store {
-        let url = ReplicaUrl::parse(self.folder.path().to_str().unwrap()).unwrap();
-        Store::open(&url, &|_| None, &Io::new()).unwrap()
-    }
-
-    fn path(&self, level: u8, min: u64, max: u64) -> PathBuf {
-        let span = Span { min: Txid(min), max: Txid(max) };
-        self.folder.path().join(format!("ltx/{level}/{}", span.file_name()))
-    }
-
-    fn put(&self, level: u8, min: u64, max: u64, commit: u32, pages: &BTreeMap<u32, Vec<u8>>) {
-        let span = Span { min: Txid(min), max: Txid(max) };
-        let header = Header::new(self.page_size, commit, span, Time(max as i64));
-        let mut encoder = Encoder::new(Vec::new(), &header).unwrap();
-        pages.iter().for_each(|(pgno, page)| encoder.page(Pgno(*pgno), page).unwrap());
-        let path = self.path(level, min, max);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, encoder.finish().unwrap().0).unwrap();
-    }
-
-    fn out(&self) -> PathBuf {
-        self.folder.path().join("restored")
-    }
-
-    /// Restores to the end and compares with the pages that should be there.
-    fn check(&self, commit: u32, model: &BTreeMap<u32, Vec<u8>>, parallelism: usize) {
-        let out = self.out();
-        let written = AtomicU64::new(0);
-        let progress = |progress: restore::Progress| {
-            written.fetch_max(progress.written, Ordering::Relaxed);
-        };
-        let options = Options { parallelism, progress: &progress, ..Options::default() };
-        let restored = restore::run(&self.store(), Target::Latest, &out, options).unwrap();
-        assert_eq!(restored.header.commit, commit);
-        let bytes = fs::read(&out).unwrap();
-        assert_eq!(bytes.len(), commit as usize * self.page_size.bytes());
-        for (pgno, page) in (1..).zip(bytes.chunks(self.page_size.bytes())) {
-            assert!(page == model[&pgno], "page {pgno} of {commit}");
-        }
-        assert_eq!(written.into_inner(), bytes.len() as u64, "each page is written once");
-        fs::remove_file(out).unwrap();
-    }
-}
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Goal: files of many pieces and small ones, overlapping, growing and shrinking, give what a plain map gives. Method:
 /// noise, so that a snapshot and some files are larger than one piece; one thread and many.
@@ -227,6 +154,31 @@ fn files_without_pages_are_applied() {
     other.put(0, 4, 4, 2, &[(1, vec![1; 512])].into());
     let error = restore::run(&other.store(), Target::Latest, &other.out(), Options::default()).unwrap_err();
     assert!(matches!(&error, Error::Corrupt(text) if text.contains("1024")), "{error}");
+}
+
+/// Goal: a file that holds all pages in another size needs none from before, wherever it stands in the plan. Method: raw
+/// files of two sizes, without and with a file behind; a walk finds nothing wrong with them.
+#[test]
+fn a_whole_file_of_another_page_size_begins_anew() {
+    let old = Replica::new(1024);
+    let page = |n: u8, size: usize| vec![n; size];
+    for txid in 1..=3 {
+        old.put(0, txid, txid, 3, &(1..=3).map(|pgno| (pgno, page(txid as u8, 1024))).collect());
+    }
+    let new = Replica { page_size: PageSize::new(512).unwrap(), folder: old.folder };
+    let mut pages: BTreeMap<u32, Vec<u8>> = (1..=5).map(|pgno| (pgno, page(7, 512))).collect();
+    new.put(0, 4, 4, 5, &pages);
+    new.check(5, &pages, 4);
+    new.put(0, 5, 5, 5, &[(2, page(8, 512))].into());
+    pages.insert(2, page(8, 512));
+    new.check(5, &pages, 4);
+    let report = litestream_engine::verify::walk(&new.store(), Options::default()).unwrap();
+    assert_eq!((report.problems, report.ranges.len()), (Vec::new(), 1));
+    new.put(0, 6, 6, 6, &[(6, page(9, 512))].into());
+    let other = Replica { page_size: PageSize::new(1024).unwrap(), folder: new.folder };
+    other.put(0, 7, 7, 6, &[(1, page(1, 1024))].into());
+    let report = litestream_engine::verify::walk(&other.store(), Options::default()).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.text.contains("another size")), "{:?}", report.problems);
 }
 
 /// Goal: a file deleted under a running restore does not fail it where another plan does. Method: raw files are replaced

@@ -48,7 +48,7 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
         return Ok(());
     }
     let store = replica::open(url)?;
-    let options = Options { parallelism, bounded: true, ..Options::default() };
+    let options = Options { parallelism, bounded: true, around_damage: true, ..Options::default() };
     let result = if flags.dry_run {
         match engine::choose(&store, target, &wish, options) {
             Ok(Either::Ltx(plan)) => show(&exact(&store, plan, options)?, &store, url, out, flags.json),
@@ -88,7 +88,7 @@ fn follow_on(flags: &RestoreFlags, url: &OsStr, out: &Path, parallelism: usize, 
         Failure::with_hint(text, format!("{EXAMPLE} -f -follow-interval 1s s3://bucket/prefix"))
     })?;
     let store = replica::open(url)?;
-    let options = Options { parallelism, ..Options::default() };
+    let options = Options { parallelism, around_damage: true, ..Options::default() };
     follow::run(&store, out, interval, options, (flags, check))
 }
 

@@ -58,6 +58,8 @@ fn restore_each(store: &Store, report: &mut Report, options: Options<'_>) -> Res
         let wish = |generation| Wish { generation: Some(generation), until: Until::Latest };
         goals.extend(generations.into_iter().map(|g| (format!("generation {g}"), Target::Latest, wish(g))));
     }
+    // As `restore` does it: what is damaged was named by the walk.
+    let options = Options { around_damage: true, ..options };
     let folder = Scratch::new()?;
     let out = folder.0.join("restored.db");
     let mut count = 0;

@@ -227,6 +227,37 @@ fn force_replaces_only_by_a_complete_database() {
     assert_eq!(mode & 0o777, 0o640);
 }
 
+/// Goal: a damaged snapshot does not keep anybody from the newest state, and one line on stderr says so. Method: the
+/// newest snapshot of Litestream's own replica, damaged in three ways; also with JSON, to a transaction and to a time.
+#[test]
+fn a_damaged_snapshot_is_gone_around_and_named() {
+    let flags: [&[&str]; 4] =
+        [&[], &["-json"], &["-txid", "000000000000004a"], &["-parallelism", "1", "-integrity-check", "full"]];
+    for way in 0..3 {
+        for flags in flags {
+            let scene = Scene::new();
+            let name = "0000000000000001-0000000000000041.ltx";
+            let path = scene.path(&format!("replica/ltx/9/{name}"));
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            match way {
+                0 => bytes[middle] ^= 1,
+                1 => bytes.truncate(middle),
+                _ => bytes.truncate(20),
+            }
+            fs::write(&path, bytes).unwrap();
+            let done = scene.restore(flags);
+            assert_eq!(done.code, 0, "{way} {flags:?}: {}", done.err);
+            assert!(scene.is_latest());
+            let lines: Vec<&str> = done.err.lines().collect();
+            assert_eq!(lines.len(), 1, "{way} {flags:?}: {lines:?}");
+            let said = if way == 2 { "max=0000000000000041" } else { name };
+            assert!(lines[0].contains(said) && lines[0].contains("level=WARN"), "{lines:?}");
+            assert!(lines[0].contains("level 9 0000000000000001-0000000000000033.ltx"), "{lines:?}");
+        }
+    }
+}
+
 /// Goal: a WAL left by a database that is gone is not replayed over the restored one, and not lost. Method: a real WAL of
 /// another life, without its database; afterwards SQLite must read exactly the replica's state.
 #[test]

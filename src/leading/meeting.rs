@@ -52,7 +52,9 @@ pub(super) fn meet(
         return image_comes(state, outgoing);
     }
     let reach = plan(&listing, Target::Latest).map(|plan| plan.txid());
-    if state.txid > Txid(0) && !reach.as_ref().is_ok_and(|reach| *reach >= state.txid) {
+    // An image that needs none of them may be under way, and in the store under the first of its two names.
+    let is_under_way = state.page_size == 0 && !outgoing.is_empty();
+    if state.txid > Txid(0) && !is_under_way && !reach.as_ref().is_ok_and(|reach| *reach >= state.txid) {
         let found = reach.map_or_else(|e| e.to_string(), |reach| format!("it leads to {reach} only"));
         log::warn!(target: "litestream", "{}: files are missing in the replica {}: {} was stored there, but {found}; a new image follows",
             db.path().display(), settings.url, state.txid);
@@ -106,12 +108,23 @@ impl Leading<'_> {
             return Ok(false);
         }
         let outgoing = self.outgoing.as_ref().expect("the caller looked");
-        outgoing.put(&self.store).map_err(|e| match e {
-            Error::Conflict(text) => Error::Conflict(format!("{text}; {ADVICE}")),
-            other => other,
-        })?;
+        if self.begins_anew(outgoing) {
+            if !self.put_beginning()? {
+                return Ok(false);
+            }
+        } else {
+            self.put_one(outgoing)?;
+        }
         self.met = Instant::now();
         Ok(true)
+    }
+
+    pub(super) fn put_one(&self, outgoing: &Outgoing) -> Result<()> {
+        let put = outgoing.put(&self.store).map_err(|e| match e {
+            Error::Conflict(text) => Error::Conflict(format!("{text}; {ADVICE}")),
+            other => other,
+        });
+        put.map(drop)
     }
 
     /// A file that still is what the newest End says: an image of it is at that End's Cursor, for lives that begin from

@@ -1,11 +1,12 @@
 //! A replica may hold both layouts: LTX files, and what Litestream 0.3 left there. The newest of both wins.
 
+use super::detour::decide;
 use super::{Options, Restored, carry_out, exact, list, moments, older, prepare, source};
 use crate::error::{Error, Result};
 use crate::limits::SAME_TIME;
 use crate::ltx::FileInfo;
 use crate::plan::older::{self as older_plan, Until, Wish};
-use crate::plan::{self, Plan, Target};
+use crate::plan::{Plan, Target};
 use crate::store::Store;
 use crate::v3::{Moment, Object};
 use std::path::Path;
@@ -76,15 +77,15 @@ pub fn choose(store: &Store, target: Target, wish: &Wish, options: Options<'_>) 
     let listed = list(store, options)?;
     match target {
         Target::Time(_) => at_time(store, target, wish, &objects, &listed, options),
-        _ => latest(store, &objects, &listed),
+        _ => latest(store, &objects, &listed, options),
     }
 }
 
-fn latest(store: &Store, objects: &[Object], listed: &[FileInfo]) -> Result<Either> {
+fn latest(store: &Store, objects: &[Object], listed: &[FileInfo], options: Options<'_>) -> Result<Either> {
     let older = older_plan::newest(objects, &Wish::LATEST).map(|newest| newest.created);
     let ltx = listed.iter().map(|file| file.listed).max().map(Moment::from);
     if ltx >= older.map(|older| Moment::from(older.time())) {
-        return plan::plan(listed, Target::Latest).map(Either::Ltx);
+        return decide(store, listed, Target::Latest, options).map(Either::Ltx);
     }
     if let (Some(last), Some(older)) =
         (listed.iter().max_by_key(|file| (file.span.max, std::cmp::Reverse(file.level))), older)
@@ -128,7 +129,7 @@ fn at_time(
             return Err(Error::Usage(format!("timestamp does not exist: the replica covers {oldest} to {newest}")));
         }
     }
-    let ltx = match plan::plan(&files, target) {
+    let ltx = match decide(store, &files, target, options) {
         Err(Error::NoBackup(_)) => None,
         other => Some(other?),
     };

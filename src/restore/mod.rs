@@ -5,6 +5,7 @@
 //! what stood there before are the caller's.
 
 mod claims;
+mod detour;
 mod either;
 mod moments;
 pub mod older;
@@ -14,6 +15,7 @@ mod team;
 
 pub use either::{Either, Rebuilt, choose, newest};
 
+use self::detour::{Damage, Detours, decide};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_RESTORE_THREADS, RESTORE_PLANS, RESTORE_THREADS};
@@ -36,6 +38,8 @@ pub struct Options<'a> {
     pub parallelism: usize,
     /// A time outside of what the replica covers is an error instead of its nearest state.
     pub bounded: bool,
+    /// A damaged file is left out where others lead to the same transaction, and the log says so; else it is an error.
+    pub around_damage: bool,
     /// Told after every write, by whichever thread wrote.
     pub progress: &'a (dyn Fn(Progress) + Sync),
     /// Asked between requests: an error ends the restore with it (a deadline, a person who gave up).
@@ -44,7 +48,8 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { parallelism: RESTORE_THREADS, bounded: false, progress: &|_| {}, go_on: &|| Ok(()) }
+        let (progress, go_on) = (&|_| {}, &|| Ok(()));
+        Options { parallelism: RESTORE_THREADS, bounded: false, around_damage: false, progress, go_on }
     }
 }
 
@@ -99,31 +104,37 @@ pub fn run(store: &Store, target: Target, out: &Path, options: Options<'_>) -> R
     carry_out(store, target, plan, out, options)
 }
 
-/// [`run`] by a plan that was just made; where one of its files is gone, a new plan is.
+/// [`run`] by a plan that was just made; where one of its files is gone, or damaged, a new plan is.
 pub fn carry_out(store: &Store, target: Target, plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
-    by_plans(plan, out, |plan, file| fill(store, plan, file, out, options), || prepare(store, target, options))
+    let mut detours = Detours::new(store, target, &plan, options);
+    let next = |before: &Plan, damage| detours.next(before, damage);
+    by_plans(plan, out, |plan, file| fill(store, plan, file, out, options), next)
 }
 
-/// Fills `out`, a path where nothing stands, by a plan, and by the next one where an object of it is gone.
+/// Fills `out`, a path where nothing stands, by a plan, and by the next one where an object of it is gone or damaged.
 fn by_plans<P, R>(
     mut plan: P,
     out: &Path,
     fill: impl Fn(&P, &File) -> std::result::Result<R, Failure>,
-    next: impl Fn() -> Result<P>,
+    mut next: impl FnMut(&P, Option<Damage>) -> Result<P>,
 ) -> Result<R> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(out);
     let file = file.map_err(|e| Error::io("create", out, e))?;
     let mut left = RESTORE_PLANS;
     let result = loop {
-        match fill(&plan, &file) {
-            Err(Failure::Vanished(_)) if left > 1 => left -= 1,
+        let damage = match fill(&plan, &file) {
+            Err(Failure::Vanished(_)) if left > 1 => {
+                left -= 1;
+                None
+            }
+            Err(Failure::Damaged(damage)) => Some(damage),
             Err(Failure::Vanished(text)) => {
                 break Err(Error::Gap(format!("listed but not there, {RESTORE_PLANS} times: {text}")));
             }
             Err(Failure::Other(e)) => break Err(e),
             Ok(restored) => break Ok(restored),
-        }
-        match next() {
+        };
+        match next(&plan, damage) {
             Ok(next) => plan = next,
             Err(e) => break Err(e),
         }
@@ -137,8 +148,13 @@ fn by_plans<P, R>(
 
 /// Lists and plans.
 pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Plan> {
+    decide(store, &list_for(store, target, options)?, target, options)
+}
+
+/// Every file of a replica, for a time with times that are right around it.
+fn list_for(store: &Store, target: Target, options: Options<'_>) -> Result<Vec<FileInfo>> {
     let listed = list(store, options)?;
-    let Target::Time(time) = target else { return plan::plan(&listed, target) };
+    let Target::Time(time) = target else { return Ok(listed) };
     let files = moments::dated(store, &listed, time, options)?;
     if options.bounded {
         let Some((oldest, newest)) = plan::bounds(&files) else {
@@ -151,7 +167,7 @@ pub fn prepare(store: &Store, target: Target, options: Options<'_>) -> Result<Pl
             return Err(Error::Usage(format!("timestamp does not exist: the replica covers {oldest} to {newest}")));
         }
     }
-    plan::plan(&files, target)
+    Ok(files)
 }
 
 /// Every file of a replica, with the times of the listing.
@@ -189,7 +205,19 @@ fn hear(heard: &AtomicU64, files: usize, options: Options<'_>) {
 enum Failure {
     /// A planned file is gone: another plan may do.
     Vanished(String),
+    /// One is damaged: perhaps another plan does without it.
+    Damaged(Damage),
     Other(Error),
+}
+
+impl Failure {
+    /// An error that reading `file` ended in.
+    fn of(error: Error, file: Option<&FileInfo>) -> Failure {
+        match (error, file) {
+            (error @ Error::Corrupt(_), Some(file)) => Failure::Damaged(Damage { file: file.clone(), error }),
+            (other, _) => other.into(),
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -209,7 +237,8 @@ fn fill(
     options: Options<'_>,
 ) -> std::result::Result<Restored, Failure> {
     let newest_first: Vec<FileInfo> = plan.files.iter().rev().cloned().collect();
-    let header = source::header(store, &newest_first[0])?;
+    let newest = &newest_first[0];
+    let header = source::header(store, newest).map_err(|e| Failure::of(e, Some(newest)))?;
     let size = u64::from(header.commit) * u64::from(header.page_size.get());
     let sized = file.set_len(0).and_then(|()| file.set_len(size));
     sized.map_err(|e| Error::io("extend", path, e))?;

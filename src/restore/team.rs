@@ -7,7 +7,7 @@
 use super::claims::Claims;
 use super::piece::{Output, Writer};
 use super::source::{Expected, Piece, Source, Sums, named};
-use super::{Options, Progress, lock, with_threads};
+use super::{Failure, Options, Progress, lock, with_threads};
 use crate::error::{Error, Result};
 use crate::ltx::Header;
 use crate::store::{FileInfo, Store};
@@ -25,7 +25,7 @@ pub(super) fn run(
     file: &File,
     path: &Path,
     options: Options<'_>,
-) -> Result<u64> {
+) -> std::result::Result<u64, Failure> {
     let (written, fetched) = (AtomicU64::new(0), AtomicU64::new(0));
     let total = u64::from(newest.commit) * u64::from(newest.page_size.get());
     let moved = |wrote, got| {
@@ -44,15 +44,19 @@ pub(super) fn run(
         board: Mutex::new(Board { next: 0, turn: 0, opening: 0, pieces: VecDeque::new(), failed: None }),
         changed: Condvar::new(),
     };
-    with_threads(options.threads(), &|| team.work())?;
+    let done = with_threads(options.threads(), &|| team.work());
+    if let Some((e, file)) = lock(&team.board).failed.take() {
+        return Err(Failure::of(e, file));
+    }
+    done?;
     if let Some(pgno) = lock(&team.claims).first_missing() {
-        return Err(Error::Corrupt(format!(
+        return Err(Failure::Other(Error::Corrupt(format!(
             "page {} of {} is in none of the {} files up to {}: the replica's writer left it out",
             pgno.0,
             newest.commit,
             files.len(),
             newest.span.max
-        )));
+        ))));
     }
     Ok(fetched.into_inner())
 }
@@ -78,8 +82,8 @@ struct Board<'a> {
     /// Files that are open and have not laid out their pieces.
     opening: usize,
     pieces: VecDeque<Task<'a>>,
-    /// The first error: everybody stops.
-    failed: Option<Error>,
+    /// The first error, and the file that it is about: everybody stops.
+    failed: Option<(Error, Option<&'a FileInfo>)>,
 }
 
 /// A piece of a file to be decoded.
@@ -106,12 +110,13 @@ impl<'a> Team<'a> {
     fn work(&self) -> Result<()> {
         let mut writer = Writer::new();
         while let Some(job) = self.next()? {
-            let result = (self.options.go_on)().and_then(|()| match job {
-                Job::Open(i) => self.open(i, &mut writer),
-                Job::Decode(task) => self.decode(task, &mut writer),
-            });
+            let (file, result) = match ((self.options.go_on)(), job) {
+                (Err(e), _) => (None, Err(e)),
+                (Ok(()), Job::Open(i)) => (Some(&self.files[i]), self.open(i, &mut writer)),
+                (Ok(()), Job::Decode(task)) => (Some(task.open.source.info), self.decode(task, &mut writer)),
+            };
             if let Err(e) = result {
-                lock(&self.board).failed.get_or_insert(e.clone());
+                lock(&self.board).failed.get_or_insert((e.clone(), file));
                 self.changed.notify_all();
                 return Err(e);
             }
@@ -123,7 +128,7 @@ impl<'a> Team<'a> {
     fn next(&self) -> Result<Option<Job<'a>>> {
         let mut board = lock(&self.board);
         loop {
-            if let Some(e) = &board.failed {
+            if let Some((e, _)) = &board.failed {
                 return Err(e.clone());
             }
             if let Some(task) = board.pieces.pop_front() {
@@ -145,9 +150,7 @@ impl<'a> Team<'a> {
         let source = Source::open(self.store, &self.files[i])?;
         (self.fetched)(source.fetched());
         if source.header.page_size != self.newest.page_size {
-            let text = format!("LTX pages have {} bytes", source.header.page_size.get());
-            let text = format!("{text}, those of newer files {}", self.newest.page_size.get());
-            return named(source.info, Err(Error::Corrupt(text)));
+            return self.pass_over(i, &source);
         }
         self.await_turn(i)?;
         let (pieces, expected) = {
@@ -161,24 +164,38 @@ impl<'a> Team<'a> {
         let small = source.whole.is_some();
         let open = Arc::new(Open { source, expected, sums });
         let tasks = pieces.into_iter().enumerate();
-        let mut tasks: VecDeque<Task<'a>> =
+        let tasks: VecDeque<Task<'a>> =
             tasks.map(|(number, piece)| Task { open: Arc::clone(&open), number, piece }).collect();
-        {
-            let mut board = lock(&self.board);
-            board.turn = i + 1;
-            board.opening -= 1;
-            if !small {
-                board.pieces.append(&mut tasks);
-            }
+        let (mine, shared) = if small { (tasks, VecDeque::new()) } else { (VecDeque::new(), tasks) };
+        self.opened(i, shared);
+        mine.into_iter().try_for_each(|task| self.decode(task, writer))
+    }
+
+    /// A file from before the pages had their size: of no use, where newer files hold all pages.
+    fn pass_over(&self, i: usize, source: &Source<'_>) -> Result<()> {
+        self.await_turn(i)?;
+        if lock(&self.claims).first_missing().is_some() {
+            let text = format!("LTX pages have {} bytes", source.header.page_size.get());
+            let text = format!("{text}, those of newer files {}", self.newest.page_size.get());
+            return named(source.info, Err(Error::Corrupt(text)));
         }
+        self.opened(i, VecDeque::new());
+        Ok(())
+    }
+
+    /// The next file may claim its pages.
+    fn opened(&self, i: usize, mut tasks: VecDeque<Task<'a>>) {
+        let mut board = lock(&self.board);
+        board.turn = i + 1;
+        board.opening -= 1;
+        board.pieces.append(&mut tasks);
         self.changed.notify_all();
-        tasks.into_iter().try_for_each(|task| self.decode(task, writer))
     }
 
     fn await_turn(&self, i: usize) -> Result<()> {
         let mut board = lock(&self.board);
         while board.turn != i {
-            if let Some(e) = &board.failed {
+            if let Some((e, _)) = &board.failed {
                 return Err(e.clone());
             }
             board = self.changed.wait(board).unwrap_or_else(PoisonError::into_inner);

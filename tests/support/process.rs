@@ -173,6 +173,16 @@ impl Process {
         assert!(status.success(), "it ended with {status}");
     }
 
+    /// Waits until a fault that it was started with has killed it.
+    #[track_caller]
+    pub fn dies(mut self) {
+        let began = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < END, "it lives on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -46,7 +46,7 @@ pub fn list(store: &Store) -> Result<Vec<Object>> {
 
 /// Restores by a plan into `out`, a path where nothing stands; where an object is gone, by a new plan.
 pub fn carry_out(store: &Store, wish: &Wish, plan: Plan, out: &Path, options: Options<'_>) -> Result<Restored> {
-    let next = || list(store).and_then(|listing| older::plan(&listing, wish));
+    let next = |_: &Plan, _| list(store).and_then(|listing| older::plan(&listing, wish));
     by_plans(plan, out, |plan, file| fill(store, plan, file, out, options), next)
 }
 
