@@ -265,7 +265,6 @@ static void mode_read(sqlite3 *db, struct samples *samples, int scan) {
     if (!opt.reads_only) pthread_join(thread, NULL);
 }
 
-/* The greatest name of an LTX file in the watched folder: names sort as their transactions do. */
 /* Waits until a file whose name ends in .ltx appears in the watched folder, without polling: a loop that reads the
 ** folder would hold up whoever makes the file. */
 static void wait_for_ltx(int watch, double since) {

@@ -66,6 +66,19 @@ pub trait BaseFile: ReadAt + Send {
     fn shm_unmap(&self) -> io::Result<()>;
 }
 
+/// What SQLite's `quick_check` says of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opinion {
+    /// Nothing wrong.
+    Sound,
+    /// What it found.
+    Damaged(String),
+    /// Why it says nothing: there is no SQLite, or it cannot judge this file without its application.
+    Unknown(String),
+    /// It was told to end, or had to before the file's end; the same call may go on later.
+    Stopped,
+}
+
 /// The VFS below the shim.
 pub trait BaseVfs: Send + Sync {
     /// Its name, for example `unix`.
@@ -74,4 +87,8 @@ pub trait BaseVfs: Send + Sync {
     fn is_native(&self) -> bool;
     /// Opens a handle of our own on an existing database.
     fn open_database(&self, path: &Path, read_only: bool) -> io::Result<Box<dyn BaseFile>>;
+    /// Has the host's SQLite check a whole file that is ours alone. Asks `go_on` every [`crate::limits::CHECK_LOOK`].
+    fn quick_check(&self, _path: &Path, _go_on: &dyn Fn() -> bool) -> Opinion {
+        Opinion::Unknown("there is no SQLite here".into())
+    }
 }

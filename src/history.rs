@@ -4,6 +4,7 @@
 //! What the replica holds was listed once, when the Leader took over; from then on every file that is stored or
 //! deleted is noted, so that nothing is asked of the store while nothing is due.
 
+use crate::backoff::Backoff;
 use crate::clock::Time;
 use crate::compactor::{self, Inputs, Merged};
 use crate::db::Db;
@@ -31,7 +32,7 @@ pub(crate) struct History {
     job: Option<Job>,
     /// Nothing is due before this; `None` until something is stored.
     next: Option<Time>,
-    failures: u32,
+    backoff: Backoff,
     /// Levels that cannot be made for now, and until when.
     barred: Vec<(Level, Time)>,
 }
@@ -85,7 +86,7 @@ impl History {
             kept: Kept::begin(db.spool())?,
             job: None,
             next: Some(Time(i64::MIN)),
-            failures: 0,
+            backoff: Backoff::new(UPKEEP_BACKOFF),
             barred: Vec::new(),
         })
     }
@@ -99,7 +100,7 @@ impl History {
     pub(crate) fn stored(&mut self, db: &Db, info: FileInfo, path: &Path, now: Time) -> Result<()> {
         let (level, span, size) = (info.level, info.span, info.size);
         self.manifest.add(info, now);
-        if self.failures == 0 {
+        if !self.backoff.is_failing() {
             self.next = Some(Time(i64::MIN));
         }
         if level == Level::RAW {
@@ -118,7 +119,7 @@ impl History {
 
     /// True while something is being done, or is due and not merely waiting for a better time.
     pub(crate) fn is_busy(&self, now: Time) -> bool {
-        self.job.is_some() || (self.failures == 0 && self.next.is_some_and(|next| next <= now))
+        self.job.is_some() || (!self.backoff.is_failing() && self.next.is_some_and(|next| next <= now))
     }
 
     /// Takes up what was done and begins what is due. Costs nothing where it is not time.
@@ -200,10 +201,10 @@ impl History {
         });
         match noted {
             Ok(()) => {
-                if self.failures > 0 {
+                if self.backoff.is_failing() {
                     site.db.report.over(WHAT);
                 }
-                self.failures = 0;
+                self.backoff.over();
                 self.next = Some(now);
             }
             Err(e) => self.failed(site, work, &e, now),
@@ -229,7 +230,6 @@ impl History {
     /// without holding up the other levels.
     fn failed(&mut self, site: &Site<'_>, work: &Work, e: &Error, now: Time) {
         site.db.note(WHAT, e);
-        let (first, last) = UPKEEP_BACKOFF;
         let level = match work {
             Work::Merge(merge) => Some(merge.level),
             Work::Delete(_) => None,
@@ -238,13 +238,9 @@ impl History {
             Some(level) => {
                 self.barred.push((level, later(now, crate::limits::GRACE)));
                 self.next = Some(now);
-                self.failures = 0;
+                self.backoff.over();
             }
-            None => {
-                self.failures = self.failures.saturating_add(1);
-                let pause = first.saturating_mul(1 << (self.failures - 1).min(16)).min(last);
-                self.next = Some(later(now, pause));
-            }
+            None => self.next = Some(later(now, self.backoff.failed(crate::spool::random()))),
         }
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 // ground
+mod backoff;
 pub mod base;
 pub mod clock;
 pub mod error;

@@ -117,6 +117,27 @@ pub const VALIDATION_SLICE: (Duration, Duration) = (Duration::from_millis(200), 
 /// Longest time that a validation goes on comparing.
 pub const VALIDATION_TIME: Duration = Duration::from_secs(3600);
 
+/// Time between two looks at whether a check of SQLite's should end.
+pub const CHECK_LOOK: Duration = Duration::from_millis(50);
+
+/// Steps of such a check between two looks at whether it should rest.
+pub const CHECK_STEPS: i32 = 1000;
+
+/// Time that a fork, or the end of the process, waits for such a check to rest.
+pub const CHECK_RESTS: Duration = Duration::from_millis(50);
+
+/// Time that a last close, or a fork, waits for such a check to end.
+pub const CHECK_ENDS: Duration = Duration::from_secs(1);
+
+/// Times that a validation has SQLite check its copy where something comes between, and the pause after each.
+pub const CHECK_TRIES: (u32, Duration) = (5, Duration::from_secs(1));
+
+/// Rows that SQLite's check gives at most, and characters of them that are told.
+pub const CHECK_ROWS: (usize, usize) = (10, 600);
+
+/// Memory of the page cache of such a check, in KiB.
+pub const CHECK_CACHE: usize = 1024;
+
 /// Threads of a validation's restore.
 pub const VALIDATION_THREADS: usize = 2;
 

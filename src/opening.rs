@@ -4,6 +4,7 @@
 //! A restored database is complete and verified, or absent. An unreachable replica is never an empty database.
 
 use crate::aside::set_aside;
+use crate::backoff::Backoff;
 use crate::base::Lock;
 use crate::clock::Time;
 use crate::db::{Db, Replica};
@@ -105,29 +106,30 @@ pub(crate) struct Patience {
     limit: Duration,
     best: u64,
     moved: Instant,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Patience {
     pub(crate) fn new(limit: Duration) -> Patience {
-        Patience { limit, best: 0, moved: Instant::now(), pause: limits::BACKOFF.0 }
+        Patience { limit, best: 0, moved: Instant::now(), backoff: Backoff::new(limits::BACKOFF) }
     }
 
     /// So many bytes came in one try: more than in any before is progress.
     fn hear(&mut self, bytes: u64) {
         if bytes > self.best {
-            (self.best, self.moved, self.pause) = (bytes, Instant::now(), limits::BACKOFF.0);
+            (self.best, self.moved) = (bytes, Instant::now());
+            self.backoff.over();
         }
     }
 
     /// Waits a little before the next try; `false` where there is no time for one.
     fn goes_on(&mut self, db: &Db, why: &str) -> bool {
-        if self.moved.elapsed() + self.pause >= self.limit {
+        let pause = self.backoff.failed(random());
+        if self.moved.elapsed() + pause >= self.limit {
             return false;
         }
         log::warn!(target: "litestream", "{}: the store does not answer as it should, tried again: {why}", db.path().display());
-        std::thread::sleep(self.pause);
-        self.pause = (self.pause * 2).min(limits::BACKOFF.1);
+        std::thread::sleep(pause);
         true
     }
 }

@@ -82,6 +82,40 @@ pub struct Report {
     changed: Condvar,
 }
 
+/// How a validation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Validated {
+    /// Nothing is wrong.
+    Right,
+    /// The replica is not what it should be.
+    Replica,
+    /// The database is damaged, and its replica holds it as it is.
+    Database,
+    /// One of these two.
+    Either,
+}
+
+impl Validated {
+    /// What to do.
+    fn advice(self) -> &'static str {
+        match self {
+            Validated::Right => "nothing is to be done",
+            Validated::Replica => {
+                "this database is whole; look at the replica with `litestream-vfs verify`, and give the database a new \
+                 replica where it is damaged"
+            }
+            Validated::Database => {
+                "the replica has it as it is: restore a time before the damage (`litestream-vfs restore -timestamp`) \
+                 while that is kept, or repair the database"
+            }
+            Validated::Either => {
+                "`PRAGMA quick_check` on the database says which of the two is damaged: repair it, or give it a new \
+                 replica"
+            }
+        }
+    }
+}
+
 struct Board {
     phase: Phase,
     since: Time,
@@ -96,8 +130,8 @@ struct Board {
     failed: Option<(u64, Error)>,
     unfenced: bool,
     journal: bool,
-    /// Was it right, and what is to be said.
-    validation: Option<(bool, String)>,
+    /// How it ended, and what is to be said.
+    validation: Option<(Validated, String)>,
 }
 
 impl Report {
@@ -135,8 +169,10 @@ impl Report {
         if board.unfenced {
             state.push_str("; not fenced: the store ignores conditional puts");
         }
-        if matches!(board.validation, Some((false, _))) {
-            state.push_str("; the last validation of the replica failed");
+        match board.validation {
+            None | Some((Validated::Right, _)) => {}
+            Some((Validated::Database, _)) => state.push_str("; the last validation found the database damaged"),
+            Some(_) => state.push_str("; the last validation of the replica failed"),
         }
         if board.journal {
             state.push_str("; journal_mode=WAL is recommended");
@@ -225,20 +261,17 @@ impl Report {
     }
 
     /// The replica was restored and compared: what came of it.
-    pub(crate) fn validated(&self, is_right: bool, text: &str) {
+    pub(crate) fn validated(&self, how: Validated, text: &str) {
         let mut board = self.board();
-        let was_right = board.validation.as_ref().is_none_or(|(right, _)| *right);
-        match (was_right, is_right) {
-            (true, false) => {
-                log::error!(target: "litestream", "{}: validation of the replica {} failed: {text}; this database is whole; look at the replica with `litestream-vfs verify`, and give the database a new replica where it is damaged", self.database, self.replica)
-            }
-            (false, true) => {
-                log::info!(target: "litestream", "{}: validation of the replica is right again: {text}", self.database)
-            }
-            _ => log::debug!(target: "litestream", "{}: validation of the replica: {text}", self.database),
+        let before = board.validation.as_ref().map_or(Validated::Right, |(how, _)| *how);
+        let line = format!("{}: validation of the replica {}", self.database, self.replica);
+        match how {
+            _ if how == before => log::debug!(target: "litestream", "{line}: {text}"),
+            Validated::Right => log::info!(target: "litestream", "{line} is right again: {text}"),
+            _ => log::error!(target: "litestream", "{line} failed: {text}; {}", how.advice()),
         }
-        let word = if is_right { "ok" } else { "failed" };
-        board.validation = Some((is_right, format!("{word} at {}: {text}", Time::now().rfc3339())));
+        let word = if how == Validated::Right { "ok" } else { "failed" };
+        board.validation = Some((how, format!("{word} at {}: {text}", Time::now().rfc3339())));
     }
 
     /// A file was made.

@@ -2,8 +2,10 @@
 //! database. Off unless a person asks for it.
 //!
 //! On a thread of its own, in a file of the Spool that goes with it. The database is held still for moments only: what
-//! was committed and is not stored yet is left out of the comparison, and in between the copy is brought forward.
+//! was committed and is not stored yet is left out of the comparison, and in between the copy is brought forward. Then
+//! the host's SQLite checks the copy (`quick_check`): a database that is damaged has a replica that is equal to it.
 
+use crate::base::Opinion;
 use crate::compactor::check_room;
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -16,6 +18,7 @@ use crate::ltx::{Decoder, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::plan::{Target, onward};
 use crate::reader::{self, Start, Walk};
+use crate::report::Validated;
 use crate::restore::{self, Options};
 use crate::spool::{Kept, random, remove};
 use crate::store::Store;
@@ -28,6 +31,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Where a database's header says whether it is written through a WAL (2) or not.
+const WRITE_VERSION_AT: u64 = 18;
 /// What the status names as the place of an error.
 const WHAT: &str = "validation";
 
@@ -39,11 +44,31 @@ pub(crate) struct Validation {
     stop: Arc<AtomicBool>,
 }
 
-/// What was found right.
+/// What was restored, and found equal where it was compared.
 struct Checked {
     txid: Txid,
     pages: u32,
     compared: bool,
+    opinion: Opinion,
+}
+
+impl Checked {
+    fn said(self) -> (Validated, String) {
+        let how = if self.compared { "equal to the database" } else { "restored, not compared (rollback journal)" };
+        let begin = format!("{}, {} pages, {how}", self.txid, self.pages);
+        match self.opinion {
+            Opinion::Sound => (Validated::Right, format!("{begin}, quick_check ok")),
+            Opinion::Unknown(why) => (Validated::Right, format!("{begin}, not checked by quick_check: {why}")),
+            Opinion::Stopped => {
+                let tries = limits::CHECK_TRIES.0;
+                (Validated::Right, format!("{begin}, not checked by quick_check: interrupted {tries} times"))
+            }
+            Opinion::Damaged(what) if self.compared => {
+                (Validated::Database, format!("{begin}: the database itself is damaged, quick_check finds: {what}"))
+            }
+            Opinion::Damaged(what) => (Validated::Either, format!("{begin}: quick_check finds in it: {what}")),
+        }
+    }
 }
 
 impl Validation {
@@ -91,12 +116,14 @@ impl Drop for Validation {
 
 fn take_up(db: &Db, found: Result<Checked>) {
     match found {
-        Ok(Checked { txid, pages, compared }) => {
+        Ok(checked) => {
             db.report.over(WHAT);
-            let how = if compared { "equal to the database" } else { "restored, not compared (rollback journal)" };
-            db.report.validated(true, &format!("{txid}, {pages} pages, {how}"));
+            let (how, text) = checked.said();
+            db.report.validated(how, &text);
         }
-        Err(e @ (Error::Corrupt(_) | Error::Gap(_) | Error::NoBackup(_))) => db.report.validated(false, &e.to_string()),
+        Err(e @ (Error::Corrupt(_) | Error::Gap(_) | Error::NoBackup(_))) => {
+            db.report.validated(Validated::Replica, &e.to_string());
+        }
         // It says nothing about the replica: the next one may.
         Err(e) => db.note(WHAT, &e),
     }
@@ -139,11 +166,30 @@ impl Task {
         let file = File::options().read(true).write(true).open(out).map_err(|e| Error::io("open", out, e))?;
         let (page_size, commit) = (restored.header.page_size, restored.header.commit);
         let mut copy = Copy { file, path: out.to_path_buf(), page_size, commit, txid: restored.txid() };
-        let compared = !self.db.is_journal();
+        let compared = copy.is_wal()?;
         if compared {
             self.compare(&mut copy)?;
         }
-        Ok(Checked { txid: copy.txid, pages: copy.commit, compared })
+        let opinion = self.opinion(out)?;
+        Ok(Checked { txid: copy.txid, pages: copy.commit, compared, opinion })
+    }
+
+    /// SQLite's, on the copy, which nobody else has. A fork may come between.
+    fn opinion(&self, out: &Path) -> Result<Opinion> {
+        let began = Instant::now();
+        let go_on = || began.elapsed() < limits::VALIDATION_TIME && self.go_on().is_ok();
+        let (tries, pause) = limits::CHECK_TRIES;
+        for _ in 0..tries {
+            match self.db.base().quick_check(out, &go_on) {
+                Opinion::Stopped => self.go_on()?,
+                opinion => return Ok(opinion),
+            }
+            if !go_on() {
+                return Ok(Opinion::Unknown("it took too long".into()));
+            }
+            std::thread::sleep(pause);
+        }
+        Ok(Opinion::Stopped)
     }
 
     /// Compares every page, a moment at a time.
@@ -235,6 +281,13 @@ struct Copy {
 }
 
 impl Copy {
+    /// The database was in WAL mode then.
+    fn is_wal(&self) -> Result<bool> {
+        let mut version = [0u8; 1];
+        self.file.read_exact_at(&mut version, WRITE_VERSION_AT).map_err(|e| Error::io("read", &self.path, e))?;
+        Ok(version[0] == 2)
+    }
+
     fn read(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
         let at = self.page_size.offset(pgno);
         self.file.read_exact_at(page, at).map_err(|e| Error::io("read", &self.path, e))

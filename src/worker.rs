@@ -4,6 +4,7 @@
 //! The channel only wakes: after draining it, and at each beat, the worker looks at the wal-index itself. What
 //! is in its memory counts for nobody; what was committed is found again from Spool and WAL.
 
+use crate::backoff::Backoff;
 use crate::board;
 use crate::clock::Time;
 use crate::db::Db;
@@ -50,7 +51,7 @@ struct Worker<'a> {
     interval: Duration,
     beat: Duration,
     leading: Option<Leading<'a>>,
-    failures: u32,
+    backoff: Backoff,
     oldest: Option<Time>,
     woken: bool,
     /// Since when every turn ended in a wait for somebody's lock.
@@ -68,7 +69,7 @@ impl<'a> Worker<'a> {
             interval,
             beat,
             leading: None,
-            failures: 0,
+            backoff: Backoff::new(limits::BACKOFF),
             oldest: None,
             woken: true,
             stuck: None,
@@ -158,7 +159,7 @@ impl<'a> Worker<'a> {
 
     /// Everything that a look found is stored.
     fn replicating(&mut self) {
-        self.failures = 0;
+        self.backoff.over();
         self.oldest = None;
         self.db.report.oldest(None);
         self.db.report.error(None);
@@ -246,12 +247,7 @@ impl<'a> Worker<'a> {
             }
             _ => self.db.report.phase(Phase::Retrying),
         }
-        self.failures = self.failures.saturating_add(1);
-        let (first, last) = limits::BACKOFF;
-        let pause = first.saturating_mul(1 << (self.failures - 1).min(16)).min(last);
-        // Between half and all of it, so that many processes do not come back at once.
-        let jitter = (crate::spool::random() % 1000) as f64 / 2000.0;
-        pause.mul_f64(0.5 + jitter)
+        self.backoff.failed(crate::spool::random())
     }
 
     /// Everything is stored: where the database is closed, the next boot is told so.

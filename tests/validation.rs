@@ -12,6 +12,7 @@ mod support;
 use litestream_engine::ltx::Level;
 use replicated::{Place, folder, status, sync, wait_for};
 use rusqlite::Connection;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -80,7 +81,8 @@ fn a_replica_in_order_is_found_right_under_load_and_in_silence() {
             seen.push(now);
         }
     }
-    assert!(seen.iter().all(|text| text.starts_with("ok at") && text.contains("equal to the database")), "{seen:?}");
+    let right = |text: &String| text.starts_with("ok at") && text.ends_with("equal to the database, quick_check ok");
+    assert!(seen.iter().all(right), "{seen:?}");
     let last = sync(&connection).to_string();
     wait_for("a validation of the end", ROUND, || said(&connection, "validation").contains(&last));
     drop(connection);
@@ -136,6 +138,47 @@ fn a_replica_of_other_pages_is_named_in_the_status() {
     let (forged, _) = forged.finish().unwrap();
     std::fs::write(&path, forged).unwrap();
     wait_for("the difference to be named", ROUND, || said(&connection, "validation").contains("is another one"));
+}
+
+/// Goal: damage that was replicated faithfully, which no comparison can see, is named, and named as the database's own.
+/// Method: a cell of an index, outside of its page, written into the file before replication begins; in WAL mode, and in
+/// a rollback mode, where nothing is compared.
+#[test]
+fn a_database_that_is_damaged_itself_is_named_in_the_status() {
+    for (mode, kind, state) in [
+        (
+            "WAL",
+            "the database itself is damaged, quick_check finds: ",
+            "the last validation found the database damaged",
+        ),
+        ("DELETE", "quick_check finds in it: ", "the last validation of the replica failed"),
+    ] {
+        let folder = folder();
+        let place = Place::in_folder(folder.path(), "app.db").with("&validation-interval=300ms");
+        let plain = Connection::open(&place.path).unwrap();
+        plain
+            .execute_batch(
+                "CREATE TABLE t(a); CREATE INDEX i ON t(a); CREATE TABLE u(a); INSERT INTO t VALUES(1), (2), (3)",
+            )
+            .unwrap();
+        let page = |row: &rusqlite::Row<'_>| row.get::<_, u32>(0).map(u64::from);
+        let root = plain.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'i'", [], page).unwrap();
+        drop(plain);
+        let file = std::fs::File::options().write(true).open(&place.path).unwrap();
+        // The first cell pointer of a leaf page lies behind its 8 bytes of header.
+        file.write_all_at(&[0, 1], (root - 1) * 4096 + 8).unwrap();
+        drop(file);
+        let connection = place.open();
+        connection.pragma_update(None, "journal_mode", mode).unwrap();
+        connection.execute_batch("INSERT INTO u VALUES(1)").unwrap();
+        sync(&connection);
+        wait_for("the damage to be named", ROUND, || said(&connection, "validation").contains(kind));
+        let validation = said(&connection, "validation");
+        assert!(validation.starts_with("failed") && validation.contains(&format!("page {root}")), "{validation}");
+        assert!(said(&connection, "state").contains(state), "{}", said(&connection, "state"));
+        connection.execute_batch("INSERT INTO u VALUES(2)").unwrap();
+        sync(&connection);
+    }
 }
 
 /// Goal: nobody pays who did not ask. Method: no setting; no validation.

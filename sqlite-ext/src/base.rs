@@ -4,6 +4,7 @@
 //! share SQLite's POSIX locks and closes none of them too early.
 
 use crate::api::Api;
+use crate::fork;
 use crate::real::{Mapped, Real, outcome, required};
 use libsqlite3_sys::{
     SQLITE_BUSY, SQLITE_FCNTL_HAS_MOVED, SQLITE_LOCK_EXCLUSIVE, SQLITE_LOCK_NONE, SQLITE_LOCK_PENDING,
@@ -11,7 +12,7 @@ use libsqlite3_sys::{
     SQLITE_OPEN_READWRITE, SQLITE_SHM_EXCLUSIVE, SQLITE_SHM_LOCK, SQLITE_SHM_SHARED, SQLITE_SHM_UNLOCK,
     SQLITE_SYNC_NORMAL, sqlite3_file, sqlite3_vfs,
 };
-use litestream_engine::base::{BaseFile, BaseVfs, Lock, ReadAt, Region};
+use litestream_engine::base::{BaseFile, BaseVfs, Lock, Opinion, ReadAt, Region};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -80,6 +81,17 @@ impl BaseVfs for Base {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the database can only be opened for reading"));
         }
         Ok(Box::new(own))
+    }
+
+    fn quick_check(&self, path: &Path, go_on: &dyn Fn() -> bool) -> Opinion {
+        let named = self.api.vfs_find(CString::new(self.name.as_str()).ok().as_deref());
+        if named != self.vfs {
+            return Opinion::Unknown(format!("another VFS is called `{}` by now", self.name));
+        }
+        match fork::current() {
+            Some(life) => life.checks.run(self.api, &self.name, path, go_on),
+            None => Opinion::Stopped,
+        }
     }
 }
 

@@ -52,13 +52,17 @@ fn database<'a>(file: *mut sqlite3_file) -> &'a mut Database {
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite closes a file once and uses it no more.
     let mut database = unsafe { handle::unwrap::<Database>(file) };
-    if database.is_ours()
-        && let Some(life) = fork::current()
-    {
+    let life = fork::current().filter(|_| database.is_ours());
+    if let Some(life) = life {
         life.open.remove(database.name);
     }
     database.leave();
     let rc = forward!(file, xClose => SQLITE_IOERR);
+    // After its last close a host may shut SQLite down.
+    let api = database.registration.api;
+    if let Some(life) = life.filter(|life| !life.open.has(api)) {
+        border::shield("ending a check", (), || life.checks.end(Some(api)));
+    }
     border::shield("logging", (), log::deliver);
     rc
 }

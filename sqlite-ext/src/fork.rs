@@ -5,6 +5,7 @@
 //! leaked. A fork is told by a page that the kernel empties in the child (also after a bare `clone`) and by
 //! `pthread_atfork` where it does not; never by pid, which is 1 in many containers and may come again.
 
+use crate::check::Checks;
 use crate::handle::Open;
 use litestream_engine::registry::Registry;
 use std::collections::HashMap;
@@ -19,6 +20,8 @@ pub struct Life {
     pub registry: Registry,
     /// The open handles on replicated databases, by the file name that SQLite gave.
     pub open: Open,
+    /// The checks of restored files by the host's SQLite.
+    pub checks: Checks,
     used: AtomicBool,
     warned: AtomicBool,
     /// Failed opens that were told on stderr, by path; at most [`TOLD_MAX`].
@@ -66,6 +69,7 @@ pub fn ensure() -> &'static Life {
             number: life(),
             registry: Registry::new(),
             open: Open::default(),
+            checks: Checks::default(),
             used: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             told: Mutex::default(),
@@ -121,7 +125,7 @@ pub fn prepare() {
     // SAFETY: plain functions of this library, which is never unloaded. Where the system has no room for a
     // handler, the page alone tells.
     unsafe {
-        libc::pthread_atfork(None, None, Some(forked));
+        libc::pthread_atfork(Some(forks), Some(has_forked), Some(forked));
         libc::atexit(at_exit);
     }
 }
@@ -164,6 +168,24 @@ fn emptied_in_a_child() -> Option<&'static AtomicU64> {
     }
 }
 
+/// Before a fork: no thread of ours is inside SQLite for long, for the child would inherit the mutexes that it holds.
+extern "C" fn forks() {
+    crate::border::shield("a fork", (), || {
+        if let Some(life) = current() {
+            life.checks.fork();
+        }
+    });
+}
+
+/// In the parent, before `fork` returns.
+extern "C" fn has_forked() {
+    crate::border::shield("a fork", (), || {
+        if let Some(life) = current() {
+            life.checks.forked();
+        }
+    });
+}
+
 /// In the child, before `fork` returns.
 extern "C" fn forked() {
     place().store(0, Ordering::Relaxed);
@@ -174,6 +196,7 @@ extern "C" fn forked() {
 extern "C" fn at_exit() {
     crate::border::shield("the last sync at exit", (), || {
         if let Some(life) = current() {
+            life.checks.rest();
             life.registry.leave();
         }
     });

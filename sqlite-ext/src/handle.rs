@@ -3,11 +3,12 @@
 //! A file that is not wrapped starts at the header's place instead, so that SQLite calls the base directly. The
 //! method table is made per file: its version and its optional methods are the real file's.
 
+use crate::api::Api;
 use crate::real::Real;
 use libsqlite3_sys::{sqlite3_file, sqlite3_io_methods};
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The header of a wrapped file.
 #[repr(C)]
@@ -96,23 +97,31 @@ pub fn as_real(ours: sqlite3_io_methods, real: &sqlite3_io_methods) -> sqlite3_i
 /// The handles on replicated databases, by the pointer to the file name that SQLite gave to `xOpen`: a journal's or
 /// WAL's name leads back to that very pointer. One per connection, also where several have the same path.
 #[derive(Default)]
-pub struct Open(Mutex<HashMap<usize, usize>>);
+pub struct Open(Mutex<HashMap<usize, (usize, Api)>>);
 
 impl Open {
-    /// A database's handle is open.
-    pub fn insert(&self, name: *const c_char, database: *mut crate::database::Database) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name as usize, database as usize);
+    /// A database's handle is open, by the SQLite of `api`.
+    pub fn insert(&self, name: *const c_char, database: *mut crate::database::Database, api: Api) {
+        self.all().insert(name as usize, (database as usize, api));
     }
 
     /// A database's handle is closed.
     pub fn remove(&self, name: *const c_char) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(name as usize));
+        self.all().remove(&(name as usize));
     }
 
     /// The handle whose file has this name. The connection that asks owns it, so it is not closed meanwhile.
     pub fn find(&self, name: *const c_char) -> Option<*mut crate::database::Database> {
-        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(name as usize)).copied();
-        found.map(|database| database as *mut crate::database::Database)
+        self.all().get(&(name as usize)).map(|(database, _)| *database as *mut crate::database::Database)
+    }
+
+    /// True while this SQLite has a replicated database open.
+    pub fn has(&self, api: Api) -> bool {
+        self.all().values().any(|(_, of)| *of == api)
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<usize, (usize, Api)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

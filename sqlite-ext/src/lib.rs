@@ -7,6 +7,7 @@
 mod api;
 mod base;
 mod border;
+mod check;
 mod database;
 mod failed;
 mod file;

@@ -159,7 +159,7 @@ unsafe fn wrap_database(
         handle::wrap(file, methods, Database::new(registration, real, name, conn))
     };
     if watched {
-        fork::ensure().open.insert(name, database);
+        fork::ensure().open.insert(name, database, registration.api);
     }
     rc
 }

@@ -5,9 +5,11 @@
 //! its end; a slot that the running SQLite does not have is never read. It is an array of pointers, hence read
 //! by number: `SLOTS` says which function stands where and since when, and a test compares it with `sqlite3ext.h`.
 
+mod connection;
 mod slots;
 mod sql;
 
+pub use connection::Own;
 use libsqlite3_sys::{sqlite3, sqlite3_api_routines, sqlite3_mutex, sqlite3_vfs};
 pub use slots::SLOTS;
 use slots::*;
@@ -134,6 +136,16 @@ impl Api {
         // SAFETY: entered above.
         unsafe { self.slot::<unsafe extern "C" fn(*mut sqlite3_mutex)>(MUTEX_LEAVE)(mutex) };
         result
+    }
+
+    /// True where this SQLite's mutexes keep threads apart: `SQLITE_CONFIG_SINGLETHREAD` makes every mutex the same one,
+    /// which does nothing.
+    pub fn keeps_threads_apart(self) -> bool {
+        const STATIC_VFS2: c_int = 12;
+        const STATIC_VFS3: c_int = 13;
+        // SAFETY: the numbers name static mutexes, which are never freed.
+        let mutex = |id| unsafe { self.slot::<unsafe extern "C" fn(c_int) -> *mut sqlite3_mutex>(MUTEX_ALLOC)(id) };
+        mutex(STATIC_VFS2) != mutex(STATIC_VFS3)
     }
 
     /// `sqlite3_log`: the application's own log.

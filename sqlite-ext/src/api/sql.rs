@@ -2,7 +2,7 @@
 
 use super::slots::*;
 use super::{Api, c_text};
-use libsqlite3_sys::{sqlite3, sqlite3_context, sqlite3_module, sqlite3_stmt, sqlite3_value};
+use libsqlite3_sys::{sqlite3, sqlite3_context, sqlite3_module, sqlite3_value};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
 /// Schemas that a connection can have: 125 attached, `main` and `temp`.
@@ -57,30 +57,10 @@ impl Api {
     /// # Safety
     /// `db` is an open connection.
     unsafe fn schemas_by_pragma(self, db: *mut sqlite3) -> Vec<CString> {
-        type Prepare = unsafe extern "C" fn(
-            *mut sqlite3,
-            *const c_char,
-            c_int,
-            *mut *mut sqlite3_stmt,
-            *mut *const c_char,
-        ) -> c_int;
-        type Step = unsafe extern "C" fn(*mut sqlite3_stmt) -> c_int;
-        type Column = unsafe extern "C" fn(*mut sqlite3_stmt, c_int) -> *const c_char;
-        const ROW: c_int = 100;
-        let mut statement = std::ptr::null_mut();
         let mut names = Vec::new();
-        // SAFETY: a constant statement on an open connection, finalized below; its texts are copied at once.
-        unsafe {
-            let sql = c"PRAGMA database_list".as_ptr();
-            let prepared = self.slot::<Prepare>(PREPARE_V2)(db, sql, -1, &mut statement, std::ptr::null_mut());
-            while prepared == 0 && names.len() < MAX_SCHEMAS as usize && self.slot::<Step>(STEP)(statement) == ROW {
-                let name = self.slot::<Column>(COLUMN_TEXT)(statement, 1);
-                if !name.is_null() {
-                    names.push(CStr::from_ptr(name).to_owned());
-                }
-            }
-            self.slot::<Step>(FINALIZE)(statement);
-        }
+        let name = |name: Option<&CStr>| names.extend(name.map(CStr::to_owned));
+        // SAFETY: the caller's promise. Where it fails there are fewer names.
+        let _ = unsafe { self.rows(db, c"PRAGMA database_list", 1, MAX_SCHEMAS as usize, name) };
         names
     }
 
