@@ -69,9 +69,12 @@ def notes(results):
 
 
 def beneath(results):
-    m = results["machine"]
+    m, runs = results["machine"], {}
+    for name, figure in results["figures"].items():
+        runs.setdefault(figure["taken"], []).append(name)
+    taken = [words if len(runs) == 1 else f"{', '.join(names)}: {words}" for words, names in runs.items()]
     return (f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, {m['filesystem']}, Linux {m['kernel']}, SQLite {m['sqlite']}; "
-            f"{results['date']}; `{results['command']}`, median of {results['rounds']} rounds")
+            + "; ".join(taken))
 
 
 def table(results):

@@ -395,8 +395,10 @@ def main():
     path = FOLDER / "results.json" if args.quick else ROOT / "bench" / "results.json"
     results = json.loads(path.read_text()) if args.only and path.exists() else {"figures": {}}
     bench = Bench(args)
-    results.update(date=datetime.date.today().isoformat(), machine=machine(), rounds=bench.rounds,
-                   command="make bench" + (f" BENCH_ARGS='{' '.join(sys.argv[1:])}'" if sys.argv[1:] else ""))
+    # Figures that are not taken again keep the words of their own run.
+    command = "make bench" + (f" BENCH_ARGS='{' '.join(sys.argv[1:])}'" if sys.argv[1:] else "")
+    taken = f"{datetime.date.today().isoformat()}; `{command}`, median of {bench.rounds} rounds"
+    results["machine"] = machine()
     try:
         for name in wanted:
             if name in THROUGHPUT:
@@ -407,7 +409,7 @@ def main():
                 figure = bench.requests("paced", "requests to the store in a minute of 10 commits/s", "paced")
             else:
                 figure = getattr(bench, name)()
-            results["figures"][name] = figure
+            results["figures"][name] = figure | {"taken": taken}
             path.write_text(json.dumps(results, indent=1) + "\n")
     finally:
         bench.weed.stop()
