@@ -353,7 +353,8 @@ fn a_wal_beside_a_file_of_another_mode_is_replicated() {
 
 /// Goal: pages that a full Spool did not keep are never taken from a later state than the one that they belong to: each
 /// stored transaction restores to a state that was. Method: a Segment without contents is all that is left of some work,
-/// when a process without the extension writes, closes last and leaves the file alone.
+/// when a process without the extension writes, closes last and leaves the file alone. Every commit's state is kept: the
+/// first one maps the wal-index, which wakes the worker, and may be stored by itself long before the hour is over.
 #[test]
 fn a_foreign_write_behind_a_segment_without_contents_is_not_mixed_in() {
     let (_folder, place) = scene();
@@ -361,8 +362,10 @@ fn a_foreign_write_behind_a_segment_without_contents_is_not_mixed_in() {
     let mut process = Process::start(&place.clone().every("1h"));
     process.sql("SELECT litestream_sync(60)");
     let mut states = vec![place.image()];
-    work(&mut process, 5);
-    states.push(place.image());
+    for _ in 0..5 {
+        work(&mut process, 1);
+        states.push(place.image());
+    }
     process.sql("PRAGMA wal_checkpoint(TRUNCATE)");
     process.kill();
     let foreign = Connection::open(&place.path).unwrap();
@@ -374,7 +377,7 @@ fn a_foreign_write_behind_a_segment_without_contents_is_not_mixed_in() {
     let mut process = Process::start(&place);
     let newest = process.sql("SELECT litestream_sync(60)");
     let newest = Txid::parse(newest[0][0].as_str().unwrap()).unwrap();
-    same_pages(&states[2], &place.restored(Target::Latest));
+    same_pages(states.last().unwrap(), &place.restored(Target::Latest));
     for txid in (1..=newest.0).map(Txid) {
         assert!(states.contains(&place.restored(Target::Txid(txid))), "{txid} is a mixture of two states");
     }
