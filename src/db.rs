@@ -95,6 +95,8 @@ pub struct Db {
     pub(crate) forget: AtomicBool,
     /// Who is connected, what they committed, and who works for them.
     pub(crate) hand: HandOver<Txn>,
+    /// Once it was looked at what file system the database lies on; see `mount`.
+    pub(crate) mount: OnceLock<()>,
     /// What a look at the file by itself said of the VFS below; see `below`.
     pub(crate) stored_as_given: OnceLock<bool>,
     views: Views,
@@ -128,6 +130,7 @@ impl Db {
             restoring: Mutex::new(Leadership::of("restore.lock")),
             looked: AtomicBool::new(false),
             looking: Mutex::default(),
+            mount: OnceLock::new(),
             stored_as_given: OnceLock::new(),
             forget: AtomicBool::new(false),
             hand: HandOver::new(),

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod error;
 pub mod fault;
 pub mod limits;
+mod mount;
 mod names;
 mod sync;
 pub mod threads;

@@ -16,6 +16,7 @@ use crate::image::MAGIC;
 use crate::leader::Leadership;
 use crate::limits;
 use crate::ltx::Txid;
+use crate::mount;
 use crate::names::{remove, sync_folder};
 use crate::reader::suffixed;
 use crate::registry::Ask;
@@ -45,6 +46,7 @@ const FILL_BYTES: usize = 1 << 20;
 /// Restores what is missing, and refuses what must not be opened.
 pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
     let replica = db.replica().expect("only databases with a replica are prepared");
+    db.mount.get_or_init(|| warn_of_mount(db));
     let filling = db.spool().path(FILLING).exists();
     match Stat::of(db.path())? {
         Some(stat) if stat.size > 0 && !filling => match db.spool().state() {
@@ -57,6 +59,18 @@ pub(crate) fn prepare(db: &Arc<Db>, ask: &Ask<'_>) -> Result<()> {
         },
         _ if replica.settings.restore == Restore::Never => forget(db),
         _ => missing(db, replica, ask),
+    }
+}
+
+/// Where SQLite itself is not safe, nothing that is built on it is.
+fn warn_of_mount(db: &Db) {
+    if let Some(kind) = mount::shared(db.path().parent().unwrap_or(Path::new("/"))) {
+        let what = format!(
+            "{} lies on {kind}, where locks and the memory that a WAL shares may not hold: used from two machines at once it can be damaged, and \
+             what the other one commits may not be replicated; keep it on a disk of this machine, and restore it from its replica elsewhere",
+            db.path().display()
+        );
+        db.note("file system", &Error::State(what));
     }
 }
 

@@ -1,9 +1,12 @@
-//! Our VFS above and below another one, and on each that SQLite brings: replicated right, or not at all and said so.
+//! Our VFS above and below another one, on each that SQLite brings, and on file systems of more than one machine:
+//! replicated right, or not at all and said so.
 //!
 //! A C program registers a shim that passes everything on, or turns each byte, and works through both.
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/replicated.rs"]
 mod replicated;
 #[path = "support/servers.rs"]
@@ -11,6 +14,7 @@ mod servers;
 mod support;
 
 use litestream_engine::plan::Target;
+use process::Process;
 use replicated::{Place, folder, load, same_pages};
 use support::{compile, run};
 use tempfile::TempDir;
@@ -72,5 +76,28 @@ fn on_a_vfs_without_locks_the_open_fails_with_the_reason() {
         assert!(said.starts_with("refused") && said.contains(&format!("the default VFS is `{layout}`")), "{said}");
         assert!(said.contains("replica=off"), "{said}");
         assert_eq!(files(&place), 0);
+    }
+}
+
+/// Goal: a database on a file system of more than one machine, where SQLite itself is not safe, is replicated and the status
+/// warns. Method: a process whose kernel seems to tell of NFS, and of virtiofs; one that is told the truth has no warning.
+#[test]
+fn on_a_file_system_of_other_machines_the_status_warns() {
+    load();
+    for (kind, name) in [(0x6969, "NFS"), (0x6573_5546, "virtiofs")] {
+        let folder = folder();
+        let place = Place::in_folder(folder.path(), "app.db");
+        let mut process = Process::start_on(kind, &place.uri());
+        process.sql("CREATE TABLE t(x)");
+        process.sql("SELECT litestream_sync(60)");
+        let said = process.sql("SELECT state, last_error FROM litestream_status");
+        assert!(said[0][0].as_str().is_some_and(|state| state.starts_with("replicating")), "{said}");
+        let error = said[0][1].as_str().unwrap_or_default();
+        assert!(error.contains(name) && error.contains(place.path.to_str().unwrap()), "{said}");
+        process.end();
+        let mut process = Process::start(&place);
+        process.sql("SELECT litestream_sync(60)");
+        assert_eq!(process.sql("SELECT last_error FROM litestream_status")[0][0], serde_json::Value::Null);
+        process.end();
     }
 }

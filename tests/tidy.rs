@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors of the engine, bottom up. A module uses its own floor and the floors below (docs/design.md).
 const FLOORS: &[(&str, &[&str])] = &[
-    ("ground", &["error", "clock", "limits", "backoff", "sync", "threads", "fault", "base", "names"]),
+    ("ground", &["error", "clock", "limits", "backoff", "sync", "threads", "fault", "base", "names", "mount"]),
     ("formats", &["page", "wal", "walindex", "ltx", "v3"]),
     ("places", &["spool", "store"]),
     ("decisions", &["link", "plan", "manifest", "due", "settings"]),
