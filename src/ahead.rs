@@ -5,11 +5,10 @@
 
 use crate::limits;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::threads::Threads;
 use crate::wal::Cursor;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Instant;
 
 /// Of one database, in one process.
