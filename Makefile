@@ -10,6 +10,9 @@ PYTHON ?= /usr/bin/python3
 RELEASE := target/release
 TOOLS := target/tools
 
+# A package outside the workspace.
+SCHEDULES := --manifest-path tests/schedules/Cargo.toml --target-dir target/schedules
+
 # Suites that take minutes; CI runs them after `make test`. Add a target of your own here.
 LONG_SUITES := test-crash test-sqlite test-mptest test-cpython
 
@@ -33,6 +36,7 @@ demo: build ## Replicate a database into a folder, lose it, and get it back by o
 test: tools ## Install what the tests need, then run all tests
 	$(CARGO) build --release --workspace
 	env -u AWS_CA_BUNDLE $$(scripts/tools env) $(CARGO) test --release --workspace --no-fail-fast
+	$(CARGO) test --release $(SCHEDULES)
 	@if [ -d tests/python ]; then env -u AWS_CA_BUNDLE $$(scripts/tools env) $(PYTHON) -m unittest discover -s tests/python; fi
 
 test-long: ## Run the suites that take minutes: crash trials, SQLite's own tests
@@ -90,9 +94,13 @@ crash: ## Kill writers 10,000 times (TRIALS=N, SEED=N) and compare after each; h
 lint: ## Check formatting, clippy with warnings denied, and cargo-deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) fmt --manifest-path tests/schedules/Cargo.toml --check
+	$(CARGO) clippy --release $(SCHEDULES) --all-targets -- -D warnings
 	@command -v cargo-deny >/dev/null || [ -x $(TOOLS)/bin/cargo-deny ] || \
 	    $(CARGO) install --locked --root $(TOOLS) cargo-deny@0.20.2
 	PATH="$$PATH:$(CURDIR)/$(TOOLS)/bin" $(CARGO) deny check bans licenses sources
+	PATH="$$PATH:$(CURDIR)/$(TOOLS)/bin" $(CARGO) deny --manifest-path tests/schedules/Cargo.toml \
+	    check --allow license-not-encountered bans licenses sources
 
 tools: ## Install Debian packages and the programs that tests compare with (target/tools)
 	@scripts/packages test

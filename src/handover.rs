@@ -2,7 +2,7 @@
 //! worker runs.
 //!
 //! Nothing here blocks a connection. The channel only wakes: what it says is looked up elsewhere, so a full one loses
-//! nothing; but nobody may be left waiting for a wake-up that does not come. `tests/schedules.rs` runs this file as it is.
+//! nothing; but nobody may be left waiting for a wake-up that does not come. `tests/schedules/` runs this file as it is.
 
 use crate::limits::CHANNEL_TXNS;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

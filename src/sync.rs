@@ -1,6 +1,6 @@
 //! The primitives by which threads of this process meet, under one name: the standard library's, and crossbeam's channel.
 //!
-//! What is written against these names alone is run by `tests/schedules.rs` under a scheduler of its own.
+//! What is written against these names alone is run by `tests/schedules/` with shuttle's.
 
 pub(crate) use crossbeam_channel as channel;
 pub(crate) use std::sync::atomic;
