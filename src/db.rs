@@ -188,6 +188,17 @@ impl Db {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// This file was opened by the database's name: whoever reads another one under it lets go first.
+    pub(crate) fn opened(&self, stat: &Stat) {
+        self.turns.opened(stat.inode);
+        let is_new = || {
+            stat.size == 0 || self.spool.state().is_ok_and(|known| known.is_some_and(|known| known.inode != stat.inode))
+        };
+        if is_new() {
+            self.way.opened(&self.spool);
+        }
+    }
+
     pub(crate) fn disconnected(&self) {
         self.hand.disconnected();
     }

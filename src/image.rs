@@ -138,6 +138,10 @@ impl<'a> Snapshot<'a> {
             return Ok(None);
         }
         let begun = Snapshot::under_shared(base, path, wal_path);
+        // -wal and -shm were found by name: a file deleted meanwhile may have left them to the next one of its name.
+        if matches!(begun, Ok(Some(_))) && base.has_moved().map_err(|e| Error::io("stat", path, e))? {
+            return Ok(None); // what was begun gives its locks back
+        }
         if !matches!(begun, Ok(Some(_))) {
             let _ = base.unlock(Lock::None); // nothing to do about a lock that cannot be given back
         }

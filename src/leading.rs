@@ -420,12 +420,16 @@ impl<'a> Leading<'a> {
         }
         let (time, txid) = (self.next_time(), self.state.txid.next());
         let what = (snapshot.page_size, snapshot.commit, snapshot.cursor);
-        let db = self.db;
+        let (db, inode) = (self.db, self.state.inode);
+        // Of a deleted file an image is worth something, until another one has its name: that finds this one's wal-index.
+        let is_replaced = || matches!(Stat::of(db.path()), Ok(Some(stat)) if stat.inode != inode);
         let image = encode_image(db.spool(), Span::one(txid), time, what, &Source::Snapshot(&snapshot), |_| {
-            db.reader_is_asked()
+            db.reader_is_asked() || is_replaced()
         })?;
         let still = snapshot.held(db.path())?;
-        snapshot.make_durable(self.db.path())?;
+        if image.is_some() {
+            snapshot.make_durable(self.db.path())?; // where it was sent away, somebody waits
+        }
         self.pace.end(Instant::now());
         drop(snapshot);
         drop(held);

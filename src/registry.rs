@@ -61,7 +61,7 @@ impl Pending {
             self.db.note("spool", &e);
         }
         if let Ok(Some(stat)) = Stat::of(self.db.path()) {
-            self.db.turns.opened(stat.inode);
+            self.db.opened(&stat);
         }
         Conn::new(self.db)
     }

@@ -1,5 +1,6 @@
 //! Between processes: the Leader's SHARED or RESERVED must not give a writer elsewhere a BUSY that plain SQLite would not
-//! give, in rollback-journal modes, and the last close of a WAL database no reason to leave the WAL behind.
+//! give, in rollback-journal modes, and the last close of a WAL database no reason to leave the WAL behind. And a reader of a
+//! file that was deleted must not share that one's wal-index with a new file.
 //!
 //! The Leader announces its reading, a writer that the base refused asks for the way, each by a lock on a file of the
 //! Spool. Each takes its own lock before it looks at the other's, so one of the two sees the other. Nothing of this
@@ -35,6 +36,14 @@ impl Way {
         }
         let announced = Announced(self);
         Ok(if self.asking.is_held_elsewhere(spool)? { None } else { Some(announced) })
+    }
+
+    /// A new file has the database's name. A reader of the one before, in another process, holds that one's wal-index, which is
+    /// found by name too: it is gone before the new file's is made. See [`Turns::opened`](crate::turns::Turns::opened).
+    pub(crate) fn opened(&self, spool: &Spool) {
+        let mut wait = Wait::default();
+        while wait.refused(self, spool) {}
+        wait.over(self);
     }
 
     /// Somebody of another process waits for the reader to let go.

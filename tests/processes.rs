@@ -7,12 +7,13 @@
 mod members;
 mod support;
 
+use litestream_engine::ltx::Level;
 use members::crew::{Heard, Member};
 use members::dice::Dice;
 use members::home::{Home, all, play, salt, until};
 use members::remote::Remote;
 use rustix::fs::{FlockOperation, fcntl_lock};
-use rustix::process::Signal;
+use rustix::process::{Flock, FlockType, Signal, fcntl_getlk};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ const WORK: Duration = Duration::from_secs(12);
 /// Last closes beside a Leader that reads, and for how long it does.
 const LAST_CLOSES: u32 = 20;
 const MOMENT: Duration = Duration::from_millis(20);
+/// Size of a database whose image takes long enough to be stopped in.
+const IMAGED_MIB: u32 = 64;
 
 /// The longest time in which nobody committed.
 struct Pulse {
@@ -248,4 +251,109 @@ fn the_last_close_waits_for_a_leader_that_reads_for_a_moment() {
         }
     }
     panic!("only {gone} of {LAST_CLOSES} closes took the WAL with them");
+}
+
+/// A lock file of the Spool, as a process that stands in for a Leader has it open.
+fn lock_file(home: &Home, name: &str) -> File {
+    let path = home.folder.path().join(".app.db-litestream").join(name);
+    File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+// Goal: a new database does not find the wal-index of a deleted one of its name, which the Leader of another process still has
+// mapped while it reads: SQLite would go on in the old WAL's numbers, write no header, and nobody could recover what it commits.
+// Method: this process stands in for that Leader (a reader, and the lock that says so) until it is asked to let go. Meanwhile the
+// file is deleted, a member begins a new one, and its file and WAL are copied, as a crash would leave them.
+#[test]
+fn a_new_database_does_not_share_the_wal_index_of_a_deleted_one() {
+    play();
+    let home = Home::new("a_new_database_does_not_share_the_wal_index_of_a_deleted_one");
+    let mut order = home.order("serve", "up");
+    order.env("CREW_URI", format!("{}&restore=never", home.uri()));
+    let mut member = Member::start(order);
+    for step in ["open", "PRAGMA journal_mode = WAL", "CREATE TABLE t(n)", "INSERT INTO t VALUES (1)", "sync"] {
+        member.ask(step).unwrap();
+    }
+    let reader = rusqlite::Connection::open(home.path()).unwrap();
+    assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)), Ok(1));
+    let (reading, asking) = (lock_file(&home, "reading"), lock_file(&home, "asking"));
+    until("nobody reads", HAND_OVER, || fcntl_lock(&reading, FlockOperation::NonBlockingLockExclusive).is_ok());
+    member.ask("close").unwrap();
+    let beside = |suffix: &str| home.folder.path().join(format!("app.db{suffix}"));
+    assert!(beside("-wal").exists() && beside("-shm").exists(), "the reader keeps both");
+    std::fs::remove_file(home.path()).unwrap();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let stand_in = std::thread::spawn(move || {
+        let is_asked = || fcntl_getlk(&asking, &Flock::from(FlockType::WriteLock)).unwrap().is_some();
+        let mut asked = false;
+        while !asked && is_done.try_recv().is_err() {
+            asked = is_asked();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop((reader, reading));
+        asked
+    });
+    for step in ["open", "PRAGMA journal_mode = WAL", "CREATE TABLE t(n)", "INSERT INTO t VALUES (2)"] {
+        member.ask(step).unwrap();
+    }
+    let copy = |suffix: &str| home.folder.path().join(format!("copy.db{suffix}"));
+    for suffix in ["", "-wal"] {
+        std::fs::copy(beside(suffix), copy(suffix)).unwrap();
+    }
+    let copied = rusqlite::Connection::open(copy("")).unwrap().query_row("SELECT n FROM t", [], |row| row.get(0));
+    let _ = done.send(()); // it has left already where it was asked
+    assert!(stand_in.join().unwrap(), "nobody asked the reader to let go");
+    assert_eq!(copied, Ok(2), "what was committed can be recovered");
+    member.ask("sync").unwrap();
+    member.ask("image").unwrap();
+    home.assert_equal(false, "after the new database began");
+    all([member.leave()]);
+}
+
+// Goal: the image of a deleted file goes on as long as nothing else has its name (it may be all that is left), and ends where a new
+// file has: processes without the extension ask nobody. Method: the Leader is stopped inside an image, plain SQLite puts another
+// database there, and the Leader goes on: nothing of the deleted one is stored.
+#[test]
+fn the_image_of_a_deleted_file_ends_where_another_has_its_name() {
+    play();
+    for replaced in [false, true] {
+        let home = Home::new("the_image_of_a_deleted_file_ends_where_another_has_its_name");
+        let plain = rusqlite::Connection::open(home.path()).unwrap();
+        let rows = format!(
+            "PRAGMA journal_mode = WAL; CREATE TABLE t(b); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+             WHERE i < {IMAGED_MIB}) INSERT INTO t SELECT randomblob(1 << 20) FROM n"
+        );
+        plain.execute_batch(&rows).unwrap();
+        drop(plain);
+        let mut order = home.order("serve", "up");
+        order.env("CREW_URI", format!("{}&restore=never", home.uri()));
+        let mut member = Member::start(order);
+        member.ask("open").unwrap();
+        member.ask("SELECT count(*) FROM t").unwrap();
+        let spool = home.folder.path().join(".app.db-litestream");
+        let is_begun = || {
+            let files = std::fs::read_dir(&spool).into_iter().flatten().flatten();
+            files
+                .filter(|file| file.file_name().to_string_lossy().starts_with("new-ltx-"))
+                .any(|file| file.metadata().is_ok_and(|meta| meta.len() > 1 << 20))
+        };
+        until("the image begins", HAND_OVER, is_begun);
+        member.signal(Signal::STOP);
+        assert!(is_begun(), "the image was made already");
+        std::fs::remove_file(home.path()).unwrap();
+        if replaced {
+            rusqlite::Connection::open(home.path()).unwrap().execute_batch("CREATE TABLE t(b)").unwrap();
+        }
+        member.signal(Signal::CONT);
+        let reading = lock_file(&home, "reading");
+        until("nobody reads", HAND_OVER, || fcntl_lock(&reading, FlockOperation::NonBlockingLockExclusive).is_ok());
+        drop(reading);
+        member.ask("close").unwrap();
+        member.ask("open").unwrap();
+        member.ask("CREATE TABLE u(b)").unwrap();
+        member.ask("sync").unwrap();
+        let store = home.remote.store();
+        let largest = Level::all().flat_map(|level| store.list(level).unwrap()).map(|file| file.size).max().unwrap();
+        assert_eq!(largest > u64::from(IMAGED_MIB) << 20, !replaced, "the largest file has {largest} bytes");
+        all([member.leave()]);
+    }
 }

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -223,6 +224,8 @@ def compare(workspace, preload, run, lock_at=None, damages=False):
     compared, problems = 0, []
     for database in left_behind(run.folder):
         place = database.relative_to(run.folder)
+        # A file that only opens for reading is not replicated; some tests leave one.
+        database.chmod(database.stat().st_mode | stat.S_IWUSR)
         settle = ("import sqlite3, sys\n"
                   "db = sqlite3.connect(sys.argv[1])\n"
                   "db.execute('PRAGMA schema_version').fetchall()\n"
