@@ -161,6 +161,9 @@ impl<'a> Leading<'a> {
             let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
             self.history.turn(&site, Time::now());
             self.validation.turn(&site);
+            if self.heals() {
+                return Ok(Turn::More);
+            }
         }
         Ok(turn)
     }

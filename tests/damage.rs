@@ -53,8 +53,14 @@ fn logged() -> Vec<String> {
     found.into_iter().map(|(_, line): (String, String)| line).collect()
 }
 
-const AROUND: Options<'_> =
-    Options { parallelism: 3, bounded: false, around_damage: true, progress: &|_| {}, go_on: &|| Ok(()) };
+const AROUND: Options<'_> = Options {
+    parallelism: 3,
+    bounded: false,
+    around_damage: true,
+    doubt: &|_| {},
+    progress: &|_| {},
+    go_on: &|| Ok(()),
+};
 
 /// A replica of two snapshots and three levels up to 12, each file of noise; the newest state.
 fn layered(random: &mut Random) -> (Replica, BTreeMap<u32, Vec<u8>>) {
@@ -203,7 +209,7 @@ fn an_open_restores_beside_a_damaged_snapshot() {
     drop(connection);
     let (store, listing) = (place.store(), place.listing());
     let inputs = plan(&listing, Target::Latest).unwrap().files;
-    let from = Inputs { store: &store, local: &|_| None, go_on: &|| Ok(()) };
+    let from = Inputs { store: &store, local: &|_| None, go_on: &|| Ok(()), doubt: &|_| {} };
     let merge = Merge { level: Level::SNAPSHOT, inputs };
     let merged = compactor::merge(&from, &merge, &folder.path().join("merged")).unwrap();
     compactor::put(&store, Level::SNAPSHOT, &merged).unwrap();
