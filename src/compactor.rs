@@ -115,6 +115,7 @@ fn write(from: &Inputs<'_>, merge: &Merge, out: &Path) -> Result<Merged> {
     };
     let (header, _, size) = merged.map_err(|e| match inputs.iter().position(|input| input.failed().is_some()) {
         Some(at) => doubted(from, &infos[at], e),
+        None if matches!(e, Error::Io { .. }) => e.about(out),
         None => e,
     })?;
     Ok(Merged { path: out.to_path_buf(), header, size, inputs: same })
@@ -162,7 +163,7 @@ fn holds_same_pages(store: &Store, level: Level, merged: &Merged) -> Result<bool
         return Err(Error::Busy(format!("{} came and went", merged.header.span.file_name())));
     };
     let ours = File::open(&merged.path).map_err(|e| Error::io("open", &merged.path, e))?;
-    let mut ours = Decoder::new(BufReader::new(ours))?;
+    let mut ours = Decoder::new(BufReader::new(ours)).map_err(|e| e.about(&merged.path))?;
     let mut theirs = named(&info, Decoder::new(store.stream(&info)?))?;
     let key = |header: &Header| (header.page_size, header.commit, header.span);
     if key(ours.header()) != key(theirs.header()) {
@@ -170,7 +171,8 @@ fn holds_same_pages(store: &Store, level: Level, merged: &Merged) -> Result<bool
     }
     let (mut a, mut b) = (Vec::new(), Vec::new());
     loop {
-        let (mine, other) = (ours.next_page(&mut a)?, named(&info, theirs.next_page(&mut b))?);
+        let (mine, other) =
+            (ours.next_page(&mut a).map_err(|e| e.about(&merged.path))?, named(&info, theirs.next_page(&mut b))?);
         if mine != other || (mine.is_some() && a != b) {
             return Ok(false);
         }
