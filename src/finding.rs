@@ -42,6 +42,10 @@ impl Leading<'_> {
             if look == Look::Untrusted {
                 return Ok(Found::Later);
             }
+            if look != Look::Blind {
+                // There is a wal-index: whatever the mode was before, it is WAL now.
+                self.is_in_wal_mode(true);
+            }
             let target = match look {
                 Look::Commits(target) => Some(target),
                 _ => None,
@@ -103,7 +107,7 @@ impl Leading<'_> {
     fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
         let wal = journal_is_wal(self.db);
         // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
-        self.db.set_journal(!wal);
+        self.is_in_wal_mode(wal);
         if wal {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
@@ -120,10 +124,16 @@ impl Leading<'_> {
         proven
     }
 
+    /// What a look found, for who decides by it and for who reads the status.
+    fn is_in_wal_mode(&self, wal: bool) {
+        self.db.set_journal(!wal);
+        self.db.report.journal(!wal);
+    }
+
     fn prove_under_shared(&mut self, held: &Held<'_>, links: &Links, to: &Cursor) -> Result<Proof> {
         let base = &*held.base;
         let Some(header) = image::header(base, self.db.path())? else { return Ok(Proof::Whole) };
-        self.db.report.journal(!header.wal);
+        self.is_in_wal_mode(header.wal);
         if crate::copy::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
         }
