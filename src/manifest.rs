@@ -98,7 +98,7 @@ impl Manifest {
     pub fn judge(&mut self, (level, span): (Level, Span), proof: Proof) {
         let files = &mut self.levels[usize::from(level.get())];
         if let Ok(at) = files.binary_search_by_key(&span, Held::span)
-            && !(proof == Proof::Doubted && !files[at].is_usable())
+            && (proof != Proof::Doubted || files[at].is_usable())
         {
             files[at].proof = proof;
             match proof {

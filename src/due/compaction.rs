@@ -67,7 +67,7 @@ pub(super) fn snapshot_of(manifest: &Manifest, which: impl Fn(&Held) -> bool) ->
     plan.files.truncate(SNAPSHOT_INPUTS);
     let is_new = manifest.snapshots().next_back().is_none_or(|last| plan.txid() > last.span().max);
     let is_free = !manifest.level(Level::SNAPSHOT).iter().any(|held| held.span().max == plan.txid());
-    (is_new && is_free).then(|| Work::Merge(Merge { level: Level::SNAPSHOT, inputs: plan.files }))
+    (is_new && is_free).then_some(Work::Merge(Merge { level: Level::SNAPSHOT, inputs: plan.files }))
 }
 
 /// The oldest file that goes beyond the last snapshot.

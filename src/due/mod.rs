@@ -280,6 +280,7 @@ mod tests {
                     add(&mut manifest, merge.level.get(), min, max, last.listed.0, 100);
                 }
                 Due::Now(Work::Delete(files)) => manifest.remove(&files),
+                Due::Now(Work::Prove(file)) => manifest.judge((file.level, file.span), Proof::Sound),
                 Due::At(time) => now = time.0,
                 Due::Never => break,
             }
@@ -375,7 +376,12 @@ mod tests {
     #[test]
     fn what_a_snapshot_makes_superfluous_waits_for_its_proof() {
         let (mut manifest, last) = (two_days(), name(9, 1, 9));
+        add(&mut manifest, 0, 9, 9, DAY + 40 * SECOND, 100);
         let late = 9 * DAY;
+        // Raw files go on the word of level 1.
+        let Due::Now(Work::Delete(raw)) = ask(&manifest, late) else { panic!("{:?}", ask(&manifest, late)) };
+        assert!(raw.iter().all(|(level, _)| *level == Level::RAW), "{raw:?}");
+        manifest.remove(&raw);
         let Due::Now(Work::Prove(file)) = ask(&manifest, late) else { panic!("{:?}", ask(&manifest, late)) };
         assert_eq!((file.level, file.span), last);
         manifest.judge(last, Proof::Sound);
