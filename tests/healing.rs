@@ -68,7 +68,8 @@ fn newest(place: &Place, level: u8) -> Option<FileInfo> {
 }
 
 /// Goal: a newest snapshot that rotted lets nothing older go, although nobody else ever reads it, and a new one is made.
-/// Method: intervals of seconds; the second snapshot damaged as soon as it is there, and nothing written any more.
+/// Method: intervals of seconds; the snapshot that holds everything damaged as soon as it is there, and nothing written
+/// any more, so that a new one needs another name.
 #[test]
 fn retention_finds_a_damaged_snapshot_before_it_relies_on_it() {
     let folder = replicated::folder();
@@ -83,6 +84,8 @@ fn retention_finds_a_damaged_snapshot_before_it_relies_on_it() {
         std::thread::sleep(Duration::from_millis(100));
         assert!(n < 400, "no second snapshot came: {:?}", place.listing());
     }
+    let last = sync(&connection);
+    wait_for("a snapshot of everything", PATIENCE, || newest(&place, 9).is_some_and(|file| file.span.max == last));
     let rotten = newest(&place, 9).unwrap();
     damage(folder.path(), &rotten);
     let states = mended(&place, &connection);
