@@ -49,7 +49,8 @@ pub struct Saved {
 }
 
 /// Saves a stretch as a Segment. `indexed` are its pages, frame by frame, as far as the wal-index at hand goes. `limit`
-/// bounds the contents in bytes: beyond it only page numbers are saved, and the Leader reads the pages later.
+/// bounds the contents in bytes: beyond it only page numbers are saved, and the Leader reads the pages later. Errors about
+/// the WAL do not name it.
 pub fn save(spool: &Spool, stretch: &Stretch, indexed: &[Pgno], wal: &dyn ReadAt, limit: u64) -> Result<Saved> {
     let newest = newest_frames(stretch, indexed, wal)?;
     let contents = newest.len() as u64 * u64::from(stretch.page_size.get());
@@ -102,7 +103,7 @@ impl<'a> Frames<'a> {
             self.read.resize(bytes * side_by_side.min((READ_BYTES / bytes).max(1)), 0);
             self.given = 0;
             let at = frame_offset(self.page_size, frame);
-            self.wal.read_at(&mut self.read, at).map_err(|e| Error::io("read", "-wal", e))?;
+            self.wal.read_at(&mut self.read, at).map_err(|e| Error::unnamed("read", e))?;
             fault::point("frames-read");
         }
         self.order = after;
@@ -131,7 +132,7 @@ fn newest_frames(stretch: &Stretch, indexed: &[Pgno], wal: &dyn ReadAt) -> Resul
     let mut raw = [0u8; FRAME_HEADER_BYTES];
     while frame < stretch.to.frame {
         frame += 1;
-        wal.read_at(&mut raw, frame_offset(stretch.page_size, frame)).map_err(|e| Error::io("read", "-wal", e))?;
+        wal.read_at(&mut raw, frame_offset(stretch.page_size, frame)).map_err(|e| Error::unnamed("read", e))?;
         newest.push((FrameHeader::decode(&raw).pgno, frame));
     }
     newest.sort_unstable();
@@ -166,14 +167,14 @@ pub struct ChainEnd {
 
 /// Follows the chain of checksums from `start` (the start of the file where it is of another life). Sound only where
 /// nobody else can write: under EXCLUSIVE, or where the end is known to be committed. `None` where the file holds no
-/// commit after `start`.
+/// commit after `start`. Errors do not name the file.
 pub fn chain(wal: &dyn ReadAt, start: Option<Cursor>) -> Result<Option<ChainEnd>> {
     chain_up_to(wal, start, u32::MAX)
 }
 
 /// [`chain`] of the first frames only: up to where the wal-index says that everything is committed.
 pub fn chain_up_to(wal: &dyn ReadAt, start: Option<Cursor>, frames_max: u32) -> Result<Option<ChainEnd>> {
-    let failed = |e| Error::io("read", "-wal", e);
+    let failed = |e| Error::unnamed("read", e);
     if wal.size().map_err(failed)? < HEADER_BYTES as u64 {
         return Ok(None);
     }

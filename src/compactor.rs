@@ -29,6 +29,8 @@ pub struct Inputs<'a> {
     pub local: &'a dyn Fn(&FileInfo) -> Option<PathBuf>,
     /// Asked before each chunk: an error ends the merge with it.
     pub go_on: &'a dyn Fn() -> Result<()>,
+    /// Told of an input that is not what it should be; the merge ends with an error then.
+    pub doubt: &'a dyn Fn(&FileInfo),
 }
 
 /// A merged file, not yet stored.
@@ -40,6 +42,8 @@ pub struct Merged {
     pub header: Header,
     /// Bytes.
     pub size: u64,
+    /// The inputs that it was made of, each proved to its end: all, unless the page size changes among them.
+    pub inputs: Range<usize>,
 }
 
 impl Merged {
@@ -93,25 +97,39 @@ fn write(from: &Inputs<'_>, merge: &Merge, out: &Path) -> Result<Merged> {
             None if ahead => Source::Ahead(from.store.stream(info)?),
             None => Source::Remote(from.store),
         };
-        inputs.push(named(info, Decoder::new(Chunks { info, source, chunk, next: 0, held: Bytes::new(), from })));
-    }
-    let inputs = inputs.into_iter().collect::<Result<Vec<_>>>()?;
-    for (info, input) in merge.inputs.iter().zip(&inputs) {
-        if input.header().span != info.span {
-            let what = format!("LTX header is that of {}", input.header().span.file_name());
-            return named(info, Err(Error::Corrupt(what)));
-        }
+        let decoder = Decoder::new(Chunks { info, source, chunk, next: 0, held: Bytes::new(), from });
+        let decoder = decoder.and_then(|decoder| match decoder.header().span {
+            span if span == info.span => Ok(decoder),
+            span => Err(Error::Corrupt(format!("LTX header is that of {}", span.file_name()))),
+        });
+        inputs.push(decoder.map_err(|e| doubted(from, info, e))?);
     }
     let file = File::options().write(true).create_new(true).mode(0o600).open(out);
     let file = BufWriter::with_capacity(ENCODE_BUFFER, file.map_err(|e| Error::io("create", out, e))?);
     let sizes: Vec<PageSize> = inputs.iter().map(|input| input.header().page_size).collect();
     let same = one_page_size(&sizes, merge.level);
-    let inputs = inputs.into_iter().take(same.end).skip(same.start).collect();
-    let (header, _, size) = match merge.level {
-        Level::SNAPSHOT => ltx::merge_whole(inputs, file)?,
-        _ => ltx::merge(inputs, file)?,
+    let (infos, inputs) = (&merge.inputs[same.clone()], &mut inputs[same.clone()]);
+    let merged = match merge.level {
+        Level::SNAPSHOT => ltx::merge_whole(inputs, file),
+        _ => ltx::merge(inputs, file),
     };
-    Ok(Merged { path: out.to_path_buf(), header, size })
+    let (header, _, size) = merged.map_err(|e| match inputs.iter().position(|input| input.failed().is_some()) {
+        Some(at) => doubted(from, &infos[at], e),
+        None if matches!(e, Error::Io { .. }) => e.about(out),
+        None => e,
+    })?;
+    Ok(Merged { path: out.to_path_buf(), header, size, inputs: same })
+}
+
+/// An error that reading an input ended in: where it is about the input's bytes, it names it.
+fn doubted(from: &Inputs<'_>, info: &FileInfo, e: Error) -> Error {
+    match e {
+        Error::Corrupt(text) => {
+            (from.doubt)(info);
+            Error::Corrupt(format!("level {} {}: {text}", info.level, info.span.file_name()))
+        }
+        other => other,
+    }
 }
 
 /// Files of different page sizes cannot become one: a level takes the first run, a whole database the last, for the
@@ -145,7 +163,7 @@ fn holds_same_pages(store: &Store, level: Level, merged: &Merged) -> Result<bool
         return Err(Error::Busy(format!("{} came and went", merged.header.span.file_name())));
     };
     let ours = File::open(&merged.path).map_err(|e| Error::io("open", &merged.path, e))?;
-    let mut ours = Decoder::new(BufReader::new(ours))?;
+    let mut ours = Decoder::new(BufReader::new(ours)).map_err(|e| e.about(&merged.path))?;
     let mut theirs = named(&info, Decoder::new(store.stream(&info)?))?;
     let key = |header: &Header| (header.page_size, header.commit, header.span);
     if key(ours.header()) != key(theirs.header()) {
@@ -153,7 +171,8 @@ fn holds_same_pages(store: &Store, level: Level, merged: &Merged) -> Result<bool
     }
     let (mut a, mut b) = (Vec::new(), Vec::new());
     loop {
-        let (mine, other) = (ours.next_page(&mut a)?, named(&info, theirs.next_page(&mut b))?);
+        let (mine, other) =
+            (ours.next_page(&mut a).map_err(|e| e.about(&merged.path))?, named(&info, theirs.next_page(&mut b))?);
         if mine != other || (mine.is_some() && a != b) {
             return Ok(false);
         }

@@ -299,7 +299,7 @@ impl Conn {
         }
         let Some(stat) = Stat::of(self.db.path())? else { return Ok(false) };
         let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(false) };
-        let Some(chain) = capture::chain(wal, None)? else { return Ok(false) };
+        let Some(chain) = capture::chain(wal, None).map_err(|e| e.about(self.db.wal()))? else { return Ok(false) };
         if chain.cursor.salt == header.salt
             && link::began(&end, header.salt, &stat, header.change, chain.commits, chain.repeats)
         {
@@ -347,7 +347,7 @@ impl Conn {
                 _ => return Answer::Forward,
             },
             // Not trusted, or no shared memory: SQLite recovers from the chain without a further call.
-            None => match capture::chain(wal, None) {
+            None => match capture::chain(wal, None).map_err(|e| e.about(self.db.wal())) {
                 Ok(Some(end)) => (end, 0),
                 Ok(None) => return Answer::Forward,
                 Err(e) => return self.db.cannot_save(&e, wal.size().unwrap_or(0)),
@@ -370,7 +370,7 @@ impl Conn {
 
     /// COMMIT_PHASETWO in exclusive locking mode: the chain is sound, for nobody else can write.
     fn exclusive_commit(&mut self, wal: &dyn ReadAt) {
-        match capture::chain(wal, self.chain.map(|chain| chain.cursor)) {
+        match capture::chain(wal, self.chain.map(|chain| chain.cursor)).map_err(|e| e.about(self.db.wal())) {
             Ok(Some(end)) => {
                 self.chain = Some(end);
                 self.db.set_closing(Some((end.cursor, end.commit, 0)));
@@ -391,7 +391,7 @@ impl Conn {
         // A WAL that was deleted meanwhile had its End then; with what the file is now it would hide what came after.
         let here = WalHeader::read(wal).map(|header| header.salt);
         let known = self.chain.filter(|chain| here == Some(chain.cursor.salt));
-        let end = match capture::chain(wal, known.map(|chain| chain.cursor)) {
+        let end = match capture::chain(wal, known.map(|chain| chain.cursor)).map_err(|e| e.about(self.db.wal())) {
             Ok(end) => end.or(known),
             Err(e) => return self.db.note("capture", &e),
         };
@@ -422,7 +422,7 @@ impl Conn {
         let stretch = Stretch { from, to: end.cursor, follows, page_size: end.page_size, commit: end.commit };
         let room = self.db.room(u64::from(end.commit) * u64::from(end.page_size.get()));
         let indexed = pages_of(&self.regions, stretch.from.frame, stretch.to.frame);
-        let saved = capture::save(spool, &stretch, &indexed, wal, room)?;
+        let saved = capture::save(spool, &stretch, &indexed, wal, room).map_err(|e| e.about(self.db.wal()))?;
         self.db.saved(saved.bytes);
         Ok(())
     }

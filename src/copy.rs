@@ -126,7 +126,7 @@ impl Copying {
                 return Ok(Sliced::More);
             }
             pages += 1;
-            read_page(base, self.page_size, self.next, &mut page)?;
+            read_page((base, db.path()), self.page_size, self.next, &mut page)?;
             self.write(self.next, &page)?;
             self.next = Pgno(self.next.0 + 1);
         }
@@ -169,6 +169,11 @@ impl Copying {
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for Copying {
@@ -183,7 +188,7 @@ fn still(db: &Db, base: &dyn BaseFile) -> Result<Option<Header>> {
     if !base.lock(Lock::Shared).map_err(failed)? {
         return Ok(None);
     }
-    match header(base) {
+    match header(base, db.path()) {
         Ok(Some(header)) if !journal_is_hot(db.path()) => Ok(Some(header)),
         other => {
             base.unlock(Lock::None).map_err(failed)?;

@@ -14,7 +14,7 @@ use crate::handover::HandOver;
 use crate::history::History;
 use crate::leader::Leadership;
 use crate::limits;
-use crate::ltx::Txid;
+use crate::ltx::{FileInfo, Level, Span, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::reader::{Target, wal_path};
 use crate::report::{Report, Status};
@@ -114,6 +114,8 @@ pub struct Db {
     pub(crate) ahead: Ahead,
     /// What the last Leader of this process knew of the replica, and the `state` then.
     upkeep: Mutex<Option<(Option<State>, History)>>,
+    /// Files of the replica that something here read and complained about.
+    doubts: Mutex<Vec<(Level, Span)>>,
 }
 
 impl Db {
@@ -143,6 +145,7 @@ impl Db {
             room: Room::default(),
             ahead: Ahead::default(),
             upkeep: Mutex::default(),
+            doubts: Mutex::default(),
         }
     }
 
@@ -376,6 +379,19 @@ impl Db {
         if history.is_idle() {
             *lock(&self.upkeep) = Some((state, history));
         }
+    }
+
+    /// A file of the replica is not what it should be, says who read it: the upkeep looks.
+    pub(crate) fn doubt(&self, file: &FileInfo) {
+        let mut doubts = lock(&self.doubts);
+        if doubts.len() < limits::DOUBTS {
+            doubts.push((file.level, file.span));
+        }
+    }
+
+    /// Takes them.
+    pub(crate) fn doubts(&self) -> Vec<(Level, Span)> {
+        std::mem::take(&mut lock(&self.doubts))
     }
 
     // ---- what people see ----

@@ -58,6 +58,22 @@ impl Error {
         }
     }
 
+    /// An error of the operating system where the file is not known: whoever knows it adds it by [`Error::about`].
+    pub fn unnamed(what: &'static str, source: std::io::Error) -> Error {
+        Error::io(what, "", source)
+    }
+
+    /// Names the file that an error is about: one of its bytes, or one that came without a name.
+    pub fn about(self, file: impl AsRef<Path>) -> Error {
+        match self {
+            Error::Corrupt(text) => Error::Corrupt(format!("{}: {text}", file.as_ref().display())),
+            Error::Io { what, path, kind, reason } if path.as_os_str().is_empty() => {
+                Error::Io { what, path: file.as_ref().to_path_buf(), kind, reason }
+            }
+            other => other,
+        }
+    }
+
     /// True where the same call may succeed later without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Unreachable(_) | Error::Timeout(_) | Error::Busy(_) | Error::Io { .. })

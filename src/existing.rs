@@ -243,7 +243,9 @@ fn kin(db: &Db, store: &Store, state: &State, listing: &[FileInfo], local: &Loca
         let Some(file) = last(Target::Txid(txid)) else { continue };
         if local.agrees(store, &file)? {
             let then = db.spool().temporary("restore");
-            restore::run(store, Target::Txid(txid), &then, Options { around_damage: true, ..Options::default() })?;
+            let doubt = |file: &FileInfo| db.doubt(file);
+            let options = Options { around_damage: true, doubt: &doubt, ..Options::default() };
+            restore::run(store, Target::Txid(txid), &then, options)?;
             let same = local.is(&then);
             remove(&then)?;
             if same? {

@@ -42,6 +42,10 @@ impl Leading<'_> {
             if look == Look::Untrusted {
                 return Ok(Found::Later);
             }
+            if look != Look::Blind {
+                // There is a wal-index: whatever the mode was before, it is WAL now.
+                self.is_in_wal_mode(true);
+            }
             let target = match look {
                 Look::Commits(target) => Some(target),
                 _ => None,
@@ -103,7 +107,7 @@ impl Leading<'_> {
     fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
         let wal = journal_is_wal(self.db);
         // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
-        self.db.set_journal(!wal);
+        self.is_in_wal_mode(wal);
         if wal {
             return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
         }
@@ -120,10 +124,16 @@ impl Leading<'_> {
         proven
     }
 
+    /// What a look found, for who decides by it and for who reads the status.
+    fn is_in_wal_mode(&self, wal: bool) {
+        self.db.set_journal(!wal);
+        self.db.report.journal(!wal);
+    }
+
     fn prove_under_shared(&mut self, held: &Held<'_>, links: &Links, to: &Cursor) -> Result<Proof> {
         let base = &*held.base;
-        let Some(header) = image::header(base)? else { return Ok(Proof::Whole) };
-        self.db.report.journal(!header.wal);
+        let Some(header) = image::header(base, self.db.path())? else { return Ok(Proof::Whole) };
+        self.is_in_wal_mode(header.wal);
         if crate::copy::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
         }
@@ -153,8 +163,10 @@ impl Leading<'_> {
         let end = link::newest_end(Some(&self.state), links).filter(|end| end.cursor.same_point(to));
         let Some(end) = end else { return Ok(false) };
         // In rollback modes each transaction shows in the header.
-        let by_header =
-            || Ok(image::header(&*held.base)?.is_some_and(|header| !header.wal) && end.header == now.header);
+        let by_header = || {
+            Ok(image::header(&*held.base, self.db.path())?.is_some_and(|header| !header.wal)
+                && end.header == now.header)
+        };
         if end.stat == now.stat { Ok(true) } else { by_header() }
     }
 
@@ -195,7 +207,8 @@ impl Leading<'_> {
             return Ok(());
         }
         let Some((change, frames)) = self.db.change() else { return Ok(()) };
-        let chain = crate::capture::chain_up_to(&reader::WalFile(file), None, frames)?;
+        let chain =
+            crate::capture::chain_up_to(&reader::WalFile(file), None, frames).map_err(|e| e.about(self.db.wal()))?;
         // A reset in between cuts the chain short of the frames that were counted.
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
             && link::began(&end, salt, stat, change, chain.commits, chain.repeats)
@@ -232,7 +245,7 @@ enum Proof {
 /// Journal mode WAL, by the header. Read through a handle of the base VFS.
 pub(crate) fn journal_is_wal(db: &Db) -> bool {
     let opened = db.base().open_database(db.path(), true);
-    opened.ok().and_then(|base| image::header(&*base).ok().flatten()).is_none_or(|header| header.wal)
+    opened.ok().and_then(|base| image::header(&*base, db.path()).ok().flatten()).is_none_or(|header| header.wal)
 }
 
 fn older_than_state(db: &Db, path: &std::path::Path) -> bool {

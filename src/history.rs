@@ -4,22 +4,28 @@
 //! What the replica holds was listed once, when the Leader took over; from then on every file that is stored or
 //! deleted is noted, so that nothing is asked of the store while nothing is due.
 
+mod task;
+
+pub(crate) use self::task::list;
+
+use self::task::{Done, Permit, Task};
 use crate::backoff::Backoff;
 use crate::clock::Time;
-use crate::compactor::{self, Inputs, Merged};
+use crate::compactor::Merged;
 use crate::db::Db;
-use crate::due::{Due, Merge, Schedule, Work, due};
+use crate::due::{Due, Merge, Remedy, Schedule, Work, due, is_ailing, remedy};
 use crate::error::{Error, Result};
-use crate::limits::UPKEEP_BACKOFF;
+use crate::limits::{GRACE, UPKEEP_BACKOFF};
 use crate::ltx::{FileInfo, Level, Span};
-use crate::manifest::Manifest;
+use crate::manifest::{Held, Manifest, Proof};
+use crate::plan::too_short;
 use crate::retention;
 use crate::spool::{Kept, remove};
 use crate::store::Store;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What the status names as the place of an error.
 const WHAT: &str = "compaction and retention";
@@ -35,6 +41,12 @@ pub(crate) struct History {
     backoff: Backoff,
     /// Levels that cannot be made for now, and until when.
     barred: Vec<(Level, Time)>,
+    /// Files that were doubted and are sound, and until when no merge's doubt counts again.
+    acquitted: Vec<((Level, Span), Time)>,
+    /// What the database has to do for a replica with damaged files.
+    remedy: Remedy,
+    /// The newest state is restored from a damaged file, unless one goes around it.
+    ailing: bool,
 }
 
 /// Whose upkeep.
@@ -55,32 +67,10 @@ struct Job {
     done: Receiver<Result<Done>>,
 }
 
-/// What was done.
-enum Done {
-    Merged(Merged),
-    Deleted,
-    /// A planned file was gone: the replica was listed anew.
-    Learnt(Vec<FileInfo>),
-}
-
-/// Taken back when the Leader leaves: a thread that is still at work then neither puts nor deletes.
-#[derive(Default)]
-struct Permit(Mutex<bool>);
-
-impl Permit {
-    fn taken_back(&self) -> MutexGuard<'_, bool> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn check(&self) -> Result<()> {
-        if *self.taken_back() { Err(Error::Busy("this process leads no more".into())) } else { Ok(()) }
-    }
-}
-
 impl History {
     /// Begins with what a listing showed.
     pub(crate) fn begin(db: &Db, schedule: &Schedule, listing: Vec<FileInfo>) -> Result<History> {
-        Ok(History {
+        let history = History {
             schedule: schedule.clone(),
             manifest: Manifest::learnt(listing),
             kept: Kept::begin(db.spool())?,
@@ -88,7 +78,15 @@ impl History {
             next: Some(Time(i64::MIN)),
             backoff: Backoff::new(UPKEEP_BACKOFF),
             barred: Vec::new(),
-        })
+            acquitted: Vec::new(),
+            remedy: Remedy::Nothing,
+            ailing: false,
+        };
+        for short in history.manifest.damaged() {
+            let why = too_short(&short.info).unwrap_or_else(|| Error::Corrupt("damaged".into()));
+            history.name(db, &short.info, &why);
+        }
+        Ok(history)
     }
 
     /// What the replica holds.
@@ -96,10 +94,16 @@ impl History {
         &self.manifest
     }
 
+    /// What a replica with damaged files needs from its database.
+    pub(crate) fn remedy(&self) -> Remedy {
+        self.remedy
+    }
+
     /// A file was stored; its local copy is kept for the next compaction.
     pub(crate) fn stored(&mut self, db: &Db, info: FileInfo, path: &Path, now: Time) -> Result<()> {
         let (level, span, size) = (info.level, info.span, info.size);
         self.manifest.add(info, now);
+        self.remedy = Remedy::Nothing;
         if !self.backoff.is_failing() {
             self.next = Some(Time(i64::MIN));
         }
@@ -133,9 +137,13 @@ impl History {
         if let Some((job, result)) = result.and_then(|result| Some((self.job.take()?, result))) {
             self.take_up(site, &job.work, result, now);
         }
+        for file in site.db.doubts() {
+            self.doubt(site.db, file, now);
+        }
         if self.job.is_some() || self.next.is_none_or(|next| now < next) {
             return;
         }
+        self.look_after(site.db);
         self.barred.retain(|(_, until)| now < *until);
         let barred: Vec<Level> = self.barred.iter().map(|(level, _)| *level).collect();
         self.next = match due(&self.manifest, &self.schedule, site.database, &barred, now) {
@@ -170,6 +178,7 @@ impl History {
                 retention::check(&self.manifest, &files)?;
                 Box::new(move || task.delete(&files))
             }
+            Work::Prove(file) => Box::new(move || task.prove(&file)),
         };
         let db = Arc::clone(site.db);
         let (say, done) = sync_channel(1);
@@ -187,15 +196,26 @@ impl History {
             match (work, done) {
                 (_, Done::Learnt(listing)) => {
                     let before = std::mem::replace(&mut self.manifest, Manifest::learnt(listing));
+                    self.manifest.inherit(&before);
                     // What was stored while the listing was under way.
                     let newest = self.manifest.newest().map(|info| info.span.max).unwrap_or_default();
                     for held in before.files().filter(|held| held.span().min > newest) {
                         self.manifest.add(held.info.clone(), held.known);
                     }
                 }
-                (Work::Merge(merge), Done::Merged(merged)) => self.merged(merge, &merged, now)?,
+                (Work::Merge(merge), Done::Merged(merged, read)) => {
+                    read.into_iter().for_each(|file| self.manifest.judge(file, Proof::Sound));
+                    self.merged(merge, &merged, now)?;
+                }
+                (_, Done::Doubted(file, e)) => {
+                    if self.acquitted.iter().any(|(other, until)| *other == file && now < *until) {
+                        return Err(e);
+                    }
+                    self.doubt(site.db, file, now);
+                }
+                (Work::Prove(file), Done::Proved(why)) => self.proved(site.db, file, why, now),
                 (Work::Delete(files), _) => self.manifest.remove(files),
-                (Work::Merge(_), Done::Deleted) => {}
+                (Work::Merge(_) | Work::Prove(_), _) => {}
             }
             Ok(())
         });
@@ -226,17 +246,76 @@ impl History {
         }
     }
 
+    // ---- damage ----
+
+    /// Something that read a file complained. Its local copy may be what is wrong.
+    fn doubt(&mut self, db: &Db, (level, span): (Level, Span), now: Time) {
+        self.manifest.judge((level, span), Proof::Doubted);
+        self.next = Some(now);
+        if let Err(e) = self.kept.forget(level, span) {
+            db.note(WHAT, &e);
+        }
+    }
+
+    /// A file was read once more.
+    fn proved(&mut self, db: &Db, file: &FileInfo, why: Option<Error>, now: Time) {
+        let name = (file.level, file.span);
+        self.acquitted.retain(|(_, until)| now < *until);
+        match why {
+            None => {
+                if self.manifest.doubted().is_some_and(|held| (held.info.level, held.span()) == name) {
+                    self.acquitted.push((name, later(now, GRACE)));
+                }
+                self.manifest.judge(name, Proof::Sound);
+            }
+            Some(why) => {
+                self.manifest.judge(name, Proof::Damaged);
+                self.name(db, file, &why);
+            }
+        }
+    }
+
+    fn name(&self, db: &Db, file: &FileInfo, why: &Error) {
+        let next = match (remedy(&self.manifest), is_ailing(&self.manifest)) {
+            (Remedy::Image, _) => "the other files do not lead to the newest state, and a new image follows",
+            (_, true) => "restores go around it, and a new snapshot follows without it",
+            (_, false) => "the newest state does not need it",
+        };
+        log::error!(target: "litestream", "{}: damaged in the replica {}: level {} {}: {why}; {next}",
+            db.path().display(), db.replica().map(|replica| replica.settings.url.to_string()).unwrap_or_default(),
+            file.level, file.span.file_name());
+    }
+
+    /// What damage means now, for the database and for who reads the status.
+    fn look_after(&mut self, db: &Db) {
+        let was_ailing = std::mem::replace(&mut self.ailing, is_ailing(&self.manifest));
+        self.remedy = if self.ailing { remedy(&self.manifest) } else { Remedy::Nothing };
+        if was_ailing && !self.ailing {
+            log::info!(target: "litestream", "{}: the replica's newest state needs no damaged file any more", db.path().display());
+        }
+        let name = |held: &Held| format!("level {} {}", held.info.level, held.span().file_name());
+        let mut damaged = self.manifest.damaged();
+        db.report.damaged(damaged.next().map(|first| {
+            let more = match damaged.count() {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let next = if self.ailing { "a new snapshot follows" } else { "the newest state does not need it" };
+            format!("damaged in the replica: {}{more}; {next}", name(first))
+        }));
+    }
+
     /// What may be better later is tried again soon; a file that is damaged, or in the way, only much later, and
     /// without holding up the other levels.
     fn failed(&mut self, site: &Site<'_>, work: &Work, e: &Error, now: Time) {
         site.db.note(WHAT, e);
         let level = match work {
             Work::Merge(merge) => Some(merge.level),
-            Work::Delete(_) => None,
+            Work::Delete(_) | Work::Prove(_) => None,
         };
         match level.filter(|_| !e.is_transient()) {
             Some(level) => {
-                self.barred.push((level, later(now, crate::limits::GRACE)));
+                self.barred.push((level, later(now, GRACE)));
                 self.next = Some(now);
                 self.backoff.over();
             }
@@ -255,55 +334,4 @@ impl Drop for History {
 
 fn later(time: Time, pause: std::time::Duration) -> Time {
     Time(time.0.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
-}
-
-/// What the thread needs.
-struct Task {
-    db: Arc<Db>,
-    store: Arc<Store>,
-    inode: u64,
-    permit: Arc<Permit>,
-}
-
-impl Task {
-    fn merge(&self, merge: &Merge, local: &HashMap<Span, PathBuf>, out: &Path) -> Result<Done> {
-        let inputs = Inputs {
-            store: &self.store,
-            local: &|info| local.get(&info.span).cloned(),
-            go_on: &|| self.permit.check(),
-        };
-        let merged = match compactor::merge(&inputs, merge, out) {
-            Err(Error::NoBackup(_)) => return Ok(Done::Learnt(list(&self.store)?)),
-            other => other?,
-        };
-        let put = self.still_leads().and_then(|()| compactor::put(&self.store, merge.level, &merged));
-        if put.is_err() {
-            // The reason of the failure says more than one about a temporary file.
-            let _ = remove(out);
-        }
-        put.map(|()| Done::Merged(merged))
-    }
-
-    fn delete(&self, files: &[(Level, Span)]) -> Result<Done> {
-        self.still_leads()?;
-        retention::delete(&self.store, files).map(|()| Done::Deleted)
-    }
-
-    /// As before each put of the Leader. Asked under the permit: a lock that was given back is never taken again here.
-    fn still_leads(&self) -> Result<()> {
-        let taken_back = self.permit.taken_back();
-        let inode = crate::spool::Stat::of(self.db.path())?.map(|stat| stat.inode);
-        let spool = self.db.spool();
-        let leads = !*taken_back && spool.exists() && inode == Some(self.inode) && self.db.leadership.hold(spool)?;
-        if leads { Ok(()) } else { Err(Error::Busy("another process leads".into())) }
-    }
-}
-
-/// Every file of a replica.
-pub(crate) fn list(store: &Store) -> Result<Vec<FileInfo>> {
-    let mut listing = Vec::new();
-    for level in store.levels()? {
-        listing.extend(store.list(level)?);
-    }
-    Ok(listing)
 }

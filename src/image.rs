@@ -16,7 +16,7 @@ use crate::walindex::{IndexHeader, READ0, READERS, backfill, mark_offset, pages_
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,10 @@ enum Guard {
 /// A committed state of a database, held still while it is read.
 pub struct Snapshot<'a> {
     base: &'a dyn BaseFile,
+    path: PathBuf,
     guard: Guard,
     wal: Option<File>,
+    wal_path: PathBuf,
     frames: HashMap<Pgno, u32>,
     /// Where it stands.
     pub cursor: Cursor,
@@ -66,27 +68,26 @@ pub struct Header {
 }
 
 /// Reads the header; `None` for a file without one (a new database).
-pub fn header(base: &dyn BaseFile) -> Result<Option<Header>> {
+pub fn header(base: &dyn BaseFile, path: &Path) -> Result<Option<Header>> {
     let mut raw = [0u8; 100];
     match base.read_at(&mut raw, 0) {
         Ok(()) => {}
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(e) => return Err(Error::io("read", "the database", e)),
+        Err(e) => return Err(Error::io("read", path, e)),
     }
     // A first transaction that is not committed, or a backup that is not complete.
     if raw == [0u8; 100] {
         return Ok(None);
     }
     if !raw.starts_with(MAGIC) {
-        return Err(Error::Corrupt(
-            "its first page is no SQLite header (a VFS above `litestream` encrypts it?): such pages cannot be replicated, and nothing is \
-             stored; give replica=off"
-                .into(),
-        ));
+        return Err(Error::Corrupt(format!(
+            "{}: its first page is no SQLite header (a VFS above `litestream` encrypts it?): such pages cannot be replicated, and nothing is stored; give replica=off",
+            path.display()
+        )));
     }
-    let page_size = PageSize::from_header([raw[16], raw[17]])?;
+    let page_size = PageSize::from_header([raw[16], raw[17]]).map_err(|e| e.about(path))?;
     let commit = u32::from_be_bytes(raw[28..32].try_into().expect("four bytes of a longer array"));
-    let by_size = base.size().map_err(|e| Error::io("stat", "the database", e))? / u64::from(page_size.get());
+    let by_size = base.size().map_err(|e| Error::io("stat", path, e))? / u64::from(page_size.get());
     let commit = if commit == 0 { by_size as u32 } else { commit };
     Ok(Some(Header { page_size, commit, wal: raw[18] == 2 && raw[19] == 2, hash: header_hash(&raw) }))
 }
@@ -195,12 +196,14 @@ impl<'a> Snapshot<'a> {
         index: &IndexHeader,
         reader: u8,
     ) -> Result<Option<Snapshot<'a>>> {
-        let Some(file) = header(base)? else { return Ok(None) };
+        let Some(file) = header(base, path)? else { return Ok(None) };
         let stat = Stat::of(path)?.ok_or_else(|| Error::State(format!("{} is gone", path.display())))?;
         let mut snapshot = Snapshot {
             base,
+            path: path.to_path_buf(),
             guard: Guard::Mark(reader),
             wal: None,
+            wal_path: wal_path.to_path_buf(),
             frames: HashMap::new(),
             cursor: Cursor::start(Salt(random().to_be_bytes())),
             commit: file.commit,
@@ -254,13 +257,15 @@ impl<'a> Snapshot<'a> {
         if waits(wal_path) || waits(&journal_path(path)) || recent(&stat) {
             return Ok(None);
         }
-        let Some(file) = header(base)? else { return Ok(None) };
+        let Some(file) = header(base, path)? else { return Ok(None) };
         let cursor = Cursor::start(Salt(random().to_be_bytes()));
         let end = End { cursor, commit: file.commit, change: 0, stat, header: file.hash };
         Ok(Some(Snapshot {
             base,
+            path: path.to_path_buf(),
             guard: Guard::Closed(stat),
             wal: None,
+            wal_path: wal_path.to_path_buf(),
             frames: HashMap::new(),
             cursor,
             commit: file.commit,
@@ -273,15 +278,15 @@ impl<'a> Snapshot<'a> {
     pub fn read(&self, pgno: Pgno, page: &mut [u8]) -> Result<()> {
         if let (Some(frame), Some(wal)) = (self.frames.get(&pgno), &self.wal) {
             let at = frame_offset(self.page_size, *frame) + FRAME_HEADER_BYTES as u64;
-            return wal.read_exact_at(page, at).map_err(|e| Error::io("read", "-wal", e));
+            return wal.read_exact_at(page, at).map_err(|e| Error::io("read", &self.wal_path, e));
         }
-        read_page(self.base, self.page_size, pgno, page)
+        read_page((self.base, &self.path), self.page_size, pgno, page)
     }
 
     /// What is stored must be a part of what a loss of power would leave here: the WAL, the file, and their names.
     pub fn make_durable(&self, path: &Path) -> Result<()> {
         if let Some(wal) = &self.wal {
-            wal.sync_data().map_err(|e| Error::io("sync", "-wal", e))?;
+            wal.sync_data().map_err(|e| Error::io("sync", &self.wal_path, e))?;
         }
         self.base.sync().map_err(|e| Error::io("sync", path, e))?;
         sync_beside(path)
@@ -308,9 +313,9 @@ impl Drop for Snapshot<'_> {
 }
 
 /// Reads a page of the database file; what lies beyond its end is zero.
-pub fn read_page(base: &dyn BaseFile, page_size: PageSize, pgno: Pgno, page: &mut [u8]) -> Result<()> {
+pub fn read_page((base, path): (&dyn BaseFile, &Path), page_size: PageSize, pgno: Pgno, page: &mut [u8]) -> Result<()> {
     match base.read_at(page, page_size.offset(pgno)) {
-        Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(Error::io("read", "the database", e)),
+        Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(Error::io("read", path, e)),
         _ => Ok(()),
     }
 }

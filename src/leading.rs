@@ -161,6 +161,9 @@ impl<'a> Leading<'a> {
             let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
             self.history.turn(&site, Time::now());
             self.validation.turn(&site);
+            if self.heals() {
+                return Ok(Turn::More);
+            }
         }
         Ok(turn)
     }
@@ -283,7 +286,7 @@ impl<'a> Leading<'a> {
         let before = self.state.commit;
         let held = if grows_unwritten(&pending, before) { self.reading()? } else { None };
         let source = match &held {
-            Some(held) => Source::File(&*held.base),
+            Some(held) => Source::File(&*held.base, self.db.path()),
             None if grows_unwritten(&pending, before) => return Ok(Turn::Later(limits::SHORT)),
             None => Source::Zeros,
         };
@@ -377,7 +380,7 @@ impl<'a> Leading<'a> {
             image::let_tick_pass(self.db.path(), self.db.threads())?;
         }
         let Some(held) = self.reading()? else { return Ok(Turn::Later(limits::SHORT)) };
-        let Some(header) = image::header(&*held.base)? else { return Ok(Turn::Stored) };
+        let Some(header) = image::header(&*held.base, self.db.path())? else { return Ok(Turn::Stored) };
         // A WAL that stands beside a file whose header names another mode is used all the same: it was left behind there.
         let is_wal = header.wal || self.db.look() != Look::Blind;
         self.db.report.journal(!is_wal);
@@ -462,7 +465,7 @@ impl<'a> Leading<'a> {
                 crate::copy::make_durable(self.db)?;
                 let (time, txid) = (self.next_time(), self.state.txid.next());
                 let what = (copying.page_size, copying.commit, copying.cursor);
-                let source = Source::Copy(copying.file());
+                let source = Source::Copy(copying.file(), copying.path());
                 let image = encode_image(self.db.spool(), Span::one(txid), time, what, &source, |_| false)?;
                 self.image_done(image, true)
             }

@@ -82,6 +82,9 @@ pub const RESTORE_PLANS: usize = 5;
 /// Damaged files that a restore goes around, each by beginning anew.
 pub const RESTORE_DETOURS: usize = 100;
 
+/// Files of a replica that somebody complained about and that wait for a second look; what is left out is met again.
+pub const DOUBTS: usize = 1000;
+
 /// Segments of a 0.3 replica that are fetched together.
 pub const OLDER_BATCH: usize = 64;
 /// Bytes of those; a larger segment is streamed by itself.

@@ -17,11 +17,12 @@ use crate::wal::Cursor;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The database.
 pub(crate) struct Local<'a> {
     base: &'a dyn BaseFile,
+    path: PathBuf,
     frames: Option<(Pending, HashMap<Pgno, Place>)>,
     /// What the file's own header says.
     pub(crate) header: Header,
@@ -32,13 +33,15 @@ pub(crate) struct Local<'a> {
 impl<'a> Local<'a> {
     /// `None` where it is no database, or where a journal has to be rolled back first.
     pub(crate) fn open(base: &'a dyn BaseFile, path: &Path, wal: &Path) -> Result<Option<Local<'a>>> {
-        let Some(header) = image::header(base)? else { return Ok(None) };
+        let Some(header) = image::header(base, path)? else { return Ok(None) };
         if journal_is_hot(path) {
             return Ok(None);
         }
-        let mut local = Local { base, frames: None, header, newest: None };
+        let mut local = Local { base, path: path.to_path_buf(), frames: None, header, newest: None };
         let Some((file, wal_header)) = reader::open_wal(wal)? else { return Ok(Some(local)) };
-        let Some(ChainEnd { cursor, commit, page_size, .. }) = capture::chain(&WalFile(file), None)? else {
+        let Some(ChainEnd { cursor, commit, page_size, .. }) =
+            capture::chain(&WalFile(file), None).map_err(|e| e.about(wal))?
+        else {
             return Ok(Some(local));
         };
         let target = Target { cursor, commit, page_size };
@@ -72,7 +75,7 @@ impl<'a> Local<'a> {
         {
             return Ok(());
         }
-        read_page(self.base, self.page_size(), pgno, page)
+        read_page((self.base, &self.path), self.page_size(), pgno, page)
     }
 
     /// True where a file of the replica holds no page that is another one here: what a database at that file's last

@@ -15,7 +15,7 @@ use crate::history;
 use crate::image::MAGIC;
 use crate::leader::Leadership;
 use crate::limits;
-use crate::ltx::Txid;
+use crate::ltx::{FileInfo, Txid};
 use crate::mount;
 use crate::names::{remove, sync_folder};
 use crate::reader::suffixed;
@@ -256,7 +256,9 @@ pub(crate) fn fetch(db: &Db, replica: &Replica, store: &Store, patience: &mut Pa
             );
         }
     };
-    let options = Options { progress: &progress, go_on: &go_on, around_damage: true, ..Options::default() };
+    let doubt = |file: &FileInfo| db.doubt(file);
+    let options =
+        Options { progress: &progress, go_on: &go_on, around_damage: true, doubt: &doubt, ..Options::default() };
     let restored = restore::newest(store, &new, options)?;
     if said.into_inner() {
         eprintln!(

@@ -51,6 +51,7 @@ pub enum Place {
 /// The frames of the WAL that belong to Pending.
 pub struct WalPart {
     file: File,
+    path: PathBuf,
     /// Their life.
     pub salt: Salt,
     /// Frames before them.
@@ -119,7 +120,7 @@ impl Pending {
             Place::Wal(frame) => {
                 let wal = self.wal.as_ref().expect("a frame's place comes with its WAL");
                 let at = frame_offset(self.page_size, frame) + FRAME_HEADER_BYTES as u64;
-                wal.file.read_exact_at(page, at).map_err(|e| Error::io("read", "-wal", e))?;
+                wal.file.read_exact_at(page, at).map_err(|e| Error::io("read", &wal.path, e))?;
                 Ok(true)
             }
         }
@@ -135,7 +136,7 @@ impl Pending {
     /// is durable before it is put.
     pub fn make_durable(&self) -> Result<()> {
         match &self.wal {
-            Some(wal) => wal.file.sync_data().map_err(|e| Error::io("sync", "-wal", e)),
+            Some(wal) => wal.file.sync_data().map_err(|e| Error::io("sync", &wal.path, e)),
             None => Ok(()),
         }
     }
@@ -293,7 +294,7 @@ pub fn walk(
                 if target.cursor.frame <= at.frame {
                     break;
                 }
-                if !read_wal(&mut pending, file, &header, target)? {
+                if !read_wal(&mut pending, (file, wal_path), &header, target)? {
                     return Ok(Some(Walk::Torn));
                 }
                 break;
@@ -326,7 +327,7 @@ fn take(pending: &mut Pending, mut segment: Segment) {
 }
 
 /// Adds the frames up to `target`, verified along their chain; `false` where it breaks (a reset).
-fn read_wal(pending: &mut Pending, file: File, header: &WalHeader, target: &Target) -> Result<bool> {
+fn read_wal(pending: &mut Pending, (file, path): (File, &Path), header: &WalHeader, target: &Target) -> Result<bool> {
     let from = pending.to.frame;
     let mut checksum = if from == 0 { header.checksum } else { pending.to.checksum };
     let frame_bytes = FRAME_HEADER_BYTES + header.page_size.bytes();
@@ -354,7 +355,7 @@ fn read_wal(pending: &mut Pending, file: File, header: &WalHeader, target: &Targ
     pending.to = target.cursor;
     pending.commit = target.commit;
     pending.page_size = header.page_size;
-    pending.wal = Some(WalPart { file, salt: header.salt, from, to: frame });
+    pending.wal = Some(WalPart { file, path: path.to_path_buf(), salt: header.salt, from, to: frame });
     Ok(true)
 }
 

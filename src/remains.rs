@@ -69,7 +69,7 @@ fn store_what_waits(db: &Db, store: &Store, mut state: State) -> Result<()> {
 fn store_tail(db: &Db, store: &Store, state: &mut State, start: Start) -> Result<()> {
     let wal = reader::open_wal(db.wal())?.map(|(file, _)| file);
     let chain = match wal {
-        Some(file) => capture::chain(&reader::WalFile(file), None)?,
+        Some(file) => capture::chain(&reader::WalFile(file), None).map_err(|e| e.about(db.wal()))?,
         None => None,
     };
     let target = chain.map(|end| Target { cursor: end.cursor, commit: end.commit, page_size: end.page_size });

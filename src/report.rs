@@ -130,6 +130,8 @@ struct Board {
     failed: Option<(u64, Error)>,
     unfenced: bool,
     journal: bool,
+    /// Files of the replica that are damaged.
+    damaged: Option<String>,
     /// How it ended, and what is to be said.
     validation: Option<(Validated, String)>,
 }
@@ -150,6 +152,7 @@ impl Report {
             failed: None,
             unfenced: false,
             journal: false,
+            damaged: None,
             validation: None,
         };
         Report { database, replica, board: Mutex::new(board), broken: OnceLock::new(), changed: Condvar::new() }
@@ -173,6 +176,10 @@ impl Report {
             None | Some((Validated::Right, _)) => {}
             Some((Validated::Database, _)) => state.push_str("; the last validation found the database damaged"),
             Some(_) => state.push_str("; the last validation of the replica failed"),
+        }
+        if let Some(damaged) = &board.damaged {
+            state.push_str("; ");
+            state.push_str(damaged);
         }
         if board.journal {
             state.push_str("; journal_mode=WAL is recommended");
@@ -291,6 +298,11 @@ impl Report {
     /// The database is in a rollback-journal mode.
     pub(crate) fn journal(&self, journal: bool) {
         self.board().journal = journal;
+    }
+
+    /// What the replica holds and should not.
+    pub(crate) fn damaged(&self, damaged: Option<String>) {
+        self.board().damaged = damaged;
     }
 
     /// Since when something waits to be stored.

@@ -15,7 +15,7 @@ pub fn check(manifest: &Manifest, files: &[(Level, Span)]) -> Result<()> {
     let doomed: HashSet<&(Level, Span)> = files.iter().collect();
     let rest: Vec<FileInfo> = manifest
         .files()
-        .filter(|held| !doomed.contains(&(held.info.level, held.span())))
+        .filter(|held| held.is_usable() && !doomed.contains(&(held.info.level, held.span())))
         .map(|held| held.info.clone())
         .collect();
     let reached = plan(&rest, Target::Latest).map(|plan| plan.txid());

@@ -187,7 +187,7 @@ impl Rollback {
 
     fn save(&self, db: &Arc<Db>, database: &dyn ReadAt) -> Result<Option<Prepared>> {
         let Some(header) = header(database) else { return Ok(None) };
-        let page_size = PageSize::from_header([header[16], header[17]])?;
+        let page_size = PageSize::from_header([header[16], header[17]]).map_err(|e| e.about(db.path()))?;
         let commit = u32::from_be_bytes(header[28..32].try_into().expect("four bytes of a longer array"));
         let change = u32::from_be_bytes(header[24..28].try_into().expect("four bytes of a longer array"));
         let stat = Stat::of(db.path())?.unwrap_or_default();

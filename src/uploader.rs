@@ -156,11 +156,11 @@ pub fn header_at(store: &Store, listing: &[FileInfo], end: Txid) -> Result<Optio
 /// Where pages come from that are neither in the WAL nor in a Segment.
 pub enum Source<'a> {
     /// The file as it is: pages that no transaction wrote (free pages of a growth).
-    File(&'a dyn BaseFile),
+    File(&'a dyn BaseFile, &'a Path),
     /// A state that is held still.
     Snapshot(&'a Snapshot<'a>),
     /// A copy in the Spool.
-    Copy(&'a File),
+    Copy(&'a File, &'a Path),
     /// Nothing: the database is gone, and pages that no transaction wrote were zero.
     Zeros,
 }
@@ -168,15 +168,15 @@ pub enum Source<'a> {
 impl Source<'_> {
     fn read(&self, page_size: PageSize, pgno: Pgno, page: &mut [u8]) -> Result<()> {
         match self {
-            Source::File(base) => read_page(*base, page_size, pgno, page),
+            Source::File(base, path) => read_page((*base, path), page_size, pgno, page),
             Source::Snapshot(snapshot) => snapshot.read(pgno, page),
             Source::Zeros => {
                 page.fill(0);
                 Ok(())
             }
-            Source::Copy(file) => {
+            Source::Copy(file, path) => {
                 use std::os::unix::fs::FileExt;
-                file.read_exact_at(page, page_size.offset(pgno)).map_err(|e| Error::io("read", "the copy", e))
+                file.read_exact_at(page, page_size.offset(pgno)).map_err(|e| Error::io("read", path, e))
             }
         }
     }
@@ -230,17 +230,17 @@ pub fn encode(
         for (pgno, place) in &pending.pages {
             while let Some(missing) = grown.next_if(|missing| missing < pgno) {
                 source.read(pending.page_size, missing, &mut page)?;
-                out.page(missing, &page)?;
+                out.page(missing, &page).map_err(|e| e.about(&new))?;
             }
             grown.next_if_eq(pgno);
             if !pending.read(*place, &mut page)? {
                 source.read(pending.page_size, *pgno, &mut page)?;
             }
-            out.page(*pgno, &page)?;
+            out.page(*pgno, &page).map_err(|e| e.about(&new))?;
         }
         for missing in grown.by_ref() {
             source.read(pending.page_size, missing, &mut page)?;
-            out.page(missing, &page)?;
+            out.page(missing, &page).map_err(|e| e.about(&new))?;
         }
         Ok(())
     };
@@ -275,7 +275,9 @@ pub fn encode_image(
             remove(&new)?;
             return Ok(None);
         }
-        if let Err(e) = source.read(page_size, pgno, &mut page).and_then(|()| out.page(pgno, &page)) {
+        if let Err(e) =
+            source.read(page_size, pgno, &mut page).and_then(|()| out.page(pgno, &page)).map_err(|e| e.about(&new))
+        {
             remove(&new)?;
             return Err(e);
         }
@@ -290,7 +292,7 @@ fn start(path: &Path, header: &Header) -> Result<Encoder<BufWriter<File>>> {
         .mode(0o600)
         .open(path)
         .map_err(|e| Error::io("create", path, e))?;
-    Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header)
+    Encoder::new(BufWriter::with_capacity(ENCODE_BUFFER, file), header).map_err(|e| e.about(path))
 }
 
 fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Header, to: Cursor) -> Result<Outgoing> {
@@ -298,7 +300,7 @@ fn finish(spool: &Spool, out: Encoder<BufWriter<File>>, new: &Path, header: &Hea
     let txid = header.span.max;
     let path = spool.path(&name(txid, &to));
     let finished = (|| {
-        let (mut writer, size) = out.finish()?;
+        let (mut writer, size) = out.finish().map_err(|e| e.about(new))?;
         writer.flush().map_err(|e| Error::io("write", new, e))?;
         writer.get_ref().sync_data().map_err(|e| Error::io("sync", new, e))?;
         fault::point("ltx-written");

@@ -14,7 +14,7 @@ use crate::history::{self, Site};
 use crate::image::Snapshot;
 use crate::limits;
 use crate::link;
-use crate::ltx::{Decoder, Txid};
+use crate::ltx::{Decoder, FileInfo, Txid};
 use crate::page::{PageSize, Pgno};
 use crate::plan::{Target, onward};
 use crate::reader::{self, Start, Walk};
@@ -161,7 +161,9 @@ impl Task {
 
     fn check(&self, out: &Path) -> Result<Checked> {
         let go_on = || self.go_on();
-        let options = Options { parallelism: limits::VALIDATION_THREADS, go_on: &go_on, ..Options::default() };
+        let doubt = |file: &FileInfo| self.db.doubt(file);
+        let parallelism = limits::VALIDATION_THREADS;
+        let options = Options { parallelism, doubt: &doubt, go_on: &go_on, ..Options::default() };
         let restored = restore::run(&self.store, Target::Latest, out, options)?;
         let file = File::options().read(true).write(true).open(out).map_err(|e| Error::io("open", out, e))?;
         let (page_size, commit) = (restored.header.page_size, restored.header.commit);
@@ -215,7 +217,7 @@ impl Task {
         // What is stored, then a state that is not older.
         let Some(state) = db.spool().state()? else { return Ok(Slice::Later) };
         if state.txid > copy.txid {
-            copy.follow(&self.store)?;
+            copy.follow(&self.store, db)?;
         }
         let Some(cursor) = state.cursor.filter(|_| state.txid == copy.txid) else { return Ok(Slice::Later) };
         let Some(held) = Held::read(db, self.inode)? else { return Ok(Slice::Later) };
@@ -294,22 +296,33 @@ impl Copy {
     }
 
     /// Takes in what was stored since.
-    fn follow(&mut self, store: &Store) -> Result<()> {
-        let mut page = Vec::new();
+    fn follow(&mut self, store: &Store, db: &Db) -> Result<()> {
         for file in onward(&history::list(store)?, self.txid) {
-            let mut decoder = Decoder::new(store.stream(&file)?)?;
-            let header = *decoder.header();
-            if header.page_size != self.page_size {
-                return Err(Error::Busy("the page size changed meanwhile".into()));
-            }
-            while let Some(pgno) = decoder.next_page(&mut page)? {
-                let at = self.page_size.offset(pgno);
-                self.file.write_all_at(&page, at).map_err(|e| Error::io("write", &self.path, e))?;
-            }
-            let size = u64::from(header.commit) * u64::from(self.page_size.get());
-            self.file.set_len(size).map_err(|e| Error::io("extend", &self.path, e))?;
-            (self.commit, self.txid) = (header.commit, header.span.max);
+            self.apply(store, &file).map_err(|e| match e {
+                Error::Corrupt(text) => {
+                    db.doubt(&file);
+                    Error::Corrupt(format!("level {} {}: {text}", file.level, file.span.file_name()))
+                }
+                other => other,
+            })?;
         }
+        Ok(())
+    }
+
+    fn apply(&mut self, store: &Store, file: &FileInfo) -> Result<()> {
+        let mut page = Vec::new();
+        let mut decoder = Decoder::new(store.stream(file)?)?;
+        let header = *decoder.header();
+        if header.page_size != self.page_size {
+            return Err(Error::Busy("the page size changed meanwhile".into()));
+        }
+        while let Some(pgno) = decoder.next_page(&mut page)? {
+            let at = self.page_size.offset(pgno);
+            self.file.write_all_at(&page, at).map_err(|e| Error::io("write", &self.path, e))?;
+        }
+        let size = u64::from(header.commit) * u64::from(self.page_size.get());
+        self.file.set_len(size).map_err(|e| Error::io("extend", &self.path, e))?;
+        (self.commit, self.txid) = (header.commit, header.span.max);
         Ok(())
     }
 }

@@ -76,7 +76,7 @@ pub fn walk(store: &Store, options: Options<'_>) -> Result<Report> {
         (options.progress)(Progress { written, total, fetched: written });
     };
     let read = restore::in_parallel(&listing, options, |file| {
-        let found = match read(store, file) {
+        let found = match read(store, file, &|| Ok(())) {
             Err(Error::NoBackup(_)) => Ok(None),
             Err(Error::Corrupt(text)) => Ok(Some(Err(text))),
             Err(e) => Err(e),
@@ -194,8 +194,13 @@ fn missing(pages: &[RangeInclusive<u32>], before: u32, after: u32, lock: Pgno) -
     None
 }
 
+/// Says what is wrong with one file; `go_on` is asked between pages.
+pub fn prove(store: &Store, file: &FileInfo, go_on: &dyn Fn() -> Result<()>) -> Result<()> {
+    read(store, file, go_on).map(drop)
+}
+
 /// Reads one file to its proven end.
-fn read(store: &Store, file: &FileInfo) -> Result<Sound> {
+fn read(store: &Store, file: &FileInfo, go_on: &dyn Fn() -> Result<()>) -> Result<Sound> {
     let mut decoder = Decoder::new(store.stream(file)?)?;
     let header = *decoder.header();
     if header.span != file.span {
@@ -204,6 +209,7 @@ fn read(store: &Store, file: &FileInfo) -> Result<Sound> {
     let mut page = Vec::new();
     let mut pages: Vec<RangeInclusive<u32>> = Vec::new();
     while let Some(Pgno(pgno)) = decoder.next_page(&mut page)? {
+        go_on()?;
         match pages.last_mut() {
             Some(run) if *run.end() + 1 == pgno => *run = *run.start()..=pgno,
             _ => pages.push(pgno..=pgno),

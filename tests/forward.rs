@@ -143,7 +143,7 @@ fn merge_all(place: &Place, folder: &Path) {
     inputs.sort_by_key(|file| file.span);
     let last = inputs.pop().unwrap();
     let level = Level::new(1).unwrap();
-    let from = Inputs { store: &store, local: &|_| None, go_on: &|| Ok(()) };
+    let from = Inputs { store: &store, local: &|_| None, go_on: &|| Ok(()), doubt: &|_| {} };
     let merge = Merge { level, inputs: inputs.clone() };
     let merged = compactor::merge(&from, &merge, &folder.join("merged")).unwrap();
     compactor::put(&store, level, &merged).unwrap();

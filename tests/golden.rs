@@ -207,8 +207,8 @@ fn what_we_write_passes_the_independent_decoder() {
     let replica_folder = folder.path().join("replica");
     let (store, _) = replica("ls-0.5-file-levels", &replica_folder);
     let plan = plan::plan(&restore::list(&store, Options::default()).unwrap(), Target::Latest).unwrap();
-    let inputs = plan.files.iter().map(|file| Decoder::new(store.stream(file).unwrap()).unwrap()).collect();
-    let (header, bytes, _) = merge(inputs, Vec::new()).unwrap();
+    let mut inputs: Vec<_> = plan.files.iter().map(|file| Decoder::new(store.stream(file).unwrap()).unwrap()).collect();
+    let (header, bytes, _) = merge(&mut inputs, Vec::new()).unwrap();
     assert_eq!(header.span, Span { min: Txid(1), max: plan.txid() });
     let (file, db) = (folder.path().join("merged.ltx"), folder.path().join("merged.db"));
     fs::write(&file, bytes).unwrap();

@@ -16,7 +16,7 @@ mod support;
 
 use litestream_engine::plan::Target;
 use process::Process;
-use replicated::{Place, folder, load, same_pages};
+use replicated::{Place, folder, load, same_pages, status, sync};
 
 const MODES: [&str; 5] = ["OFF", "MEMORY", "DELETE", "TRUNCATE", "PERSIST"];
 
@@ -90,4 +90,23 @@ fn a_kill_inside_a_transaction_leaves_replica_and_file_equal() {
         is_stored(&place, &mut process);
         process.end();
     }
+}
+
+/// Goal: the status recommends WAL to a database that is not in WAL mode, and to no other. Method: from DELETE to WAL and
+/// back while connected, without a new image in between; what is committed in each mode is stored.
+#[test]
+fn the_status_recommends_wal_only_where_it_is_not_the_mode() {
+    let folder = folder();
+    let place = Place::in_folder(folder.path(), "app.db");
+    let connection = place.open();
+    let recommended = || status(&connection).contains("journal_mode=WAL is recommended");
+    for mode in ["delete", "wal", "truncate", "wal"] {
+        connection.pragma_update(None, "journal_mode", mode).unwrap();
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS t(a); INSERT INTO t VALUES(1)").unwrap();
+        place.is_replicated(&connection);
+        assert_eq!(recommended(), mode != "wal", "{mode}: {}", status(&connection));
+    }
+    connection.execute_batch("INSERT INTO t VALUES(2)").unwrap();
+    sync(&connection);
+    assert!(!recommended(), "{}", status(&connection));
 }

@@ -233,7 +233,10 @@ fn an_error_is_given_again() {
 #[test]
 fn merging_refuses_gaps_and_other_page_sizes() {
     let file = |page_size, min, max| encode(&header(page_size, 9, min, max), &Pages::new());
-    let merged = |files: &[Vec<u8>]| merge(files.iter().map(|f| Decoder::new(&f[..]).unwrap()).collect(), Vec::new());
+    let merged = |files: &[Vec<u8>]| {
+        let mut inputs: Vec<_> = files.iter().map(|file| Decoder::new(&file[..]).unwrap()).collect();
+        merge(&mut inputs, Vec::new())
+    };
     assert!(merged(&[file(512, 2, 3), file(512, 4, 4), file(512, 4, 6)]).is_ok());
     assert!(matches!(merged(&[file(512, 2, 3), file(512, 5, 5)]), Err(Error::Gap(_))));
     assert!(matches!(merged(&[file(512, 2, 5), file(512, 3, 5)]), Err(Error::State(_))));
@@ -241,15 +244,17 @@ fn merging_refuses_gaps_and_other_page_sizes() {
     assert!(matches!(merged(&[]), Err(Error::State(_))));
 }
 
-/// Goal: a damaged input never becomes a good output. Method: merge with one file's last byte changed.
+/// Goal: a damaged input never becomes a good output, and can be told from the others. Method: merge with one file's last
+/// byte changed.
 #[test]
 fn merging_proves_every_input() {
     let pages: Pages = [(1, page(512, 1)), (2, page(512, 2))].into();
     let good = encode(&header(512, 2, 1, 1), &pages);
     let mut bad = encode(&header(512, 2, 2, 2), &pages);
     *bad.last_mut().unwrap() ^= 1;
-    let inputs = vec![Decoder::new(&good[..]).unwrap(), Decoder::new(&bad[..]).unwrap()];
-    assert!(matches!(merge(inputs, Vec::new()), Err(Error::Corrupt(_))));
+    let mut inputs = [Decoder::new(&good[..]).unwrap(), Decoder::new(&bad[..]).unwrap()];
+    assert!(matches!(merge(&mut inputs, Vec::new()), Err(Error::Corrupt(_))));
+    assert_eq!(inputs.map(|input| input.failed().is_some()), [false, true]);
 }
 
 fn pages_of(page_size: usize, max: u32) -> impl Strategy<Value = Pages> {
@@ -290,8 +295,8 @@ proptest! {
         }
         let last = *Decoder::new(&encoded[encoded.len() - 1][..]).unwrap().header();
         model.retain(|pgno, _| *pgno <= last.commit);
-        let inputs = encoded.iter().map(|file| Decoder::new(&file[..]).unwrap()).collect();
-        let (merged, bytes, size) = merge(inputs, Vec::new()).unwrap();
+        let mut inputs: Vec<_> = encoded.iter().map(|file| Decoder::new(&file[..]).unwrap()).collect();
+        let (merged, bytes, size) = merge(&mut inputs, Vec::new()).unwrap();
         prop_assert_eq!(size, bytes.len() as u64);
         prop_assert_eq!((merged.span, merged.commit, merged.wal_offset), (Span { min: Txid(5), max: Txid(max) }, last.commit, 0));
         prop_assert_eq!(decode(&bytes).unwrap(), (merged, model));

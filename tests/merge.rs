@@ -48,7 +48,7 @@ impl Hand {
 
     fn merge(&self, level: u8, inputs: &[FileInfo]) -> Result<Merged> {
         let merge = Merge { level: Level::new(level).unwrap(), inputs: inputs.to_vec() };
-        let from = Inputs { store: &self.store, local: &|_| None, go_on: &|| Ok(()) };
+        let from = Inputs { store: &self.store, local: &|_| None, go_on: &|| Ok(()), doubt: &|_| {} };
         let out = self.folder.path().join(format!("merged-{}", std::fs::read_dir(self.folder.path()).unwrap().count()));
         compactor::merge(&from, &merge, &out)
     }

@@ -282,7 +282,7 @@ fn a_machine_lost_between_the_two_puts_is_replaced() {
     same_pages(&a.image(), &a.restored(Target::Latest));
     let store = a.store();
     let inputs = litestream_engine::plan::plan(&a.listing(), Target::Latest).unwrap().files;
-    let from = Inputs { store: &store, local: &|_| None, go_on: &|| Ok(()) };
+    let from = Inputs { store: &store, local: &|_| None, go_on: &|| Ok(()), doubt: &|_| {} };
     let merge = Merge { level: Level::SNAPSHOT, inputs };
     let merged = compactor::merge(&from, &merge, &folder.path().join("merged")).unwrap();
     compactor::put(&store, Level::SNAPSHOT, &merged).unwrap();

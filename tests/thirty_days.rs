@@ -27,6 +27,7 @@ fn thirty_days(name: &'static str, gib: u64, pace: i64) -> Outcome {
     assert!(ratio(outcome.restore) <= 1.2 && ratio(outcome.restore_most) <= 1.2, "{name}: a restore reads too much");
     assert!(outcome.restore_files <= 100, "{name}: a restore reads {} files", outcome.restore_files);
     assert_eq!(outcome.copies_in_first_hour, 1, "{name}: a new database is uploaded once in its first hour");
+    assert_eq!(outcome.proofs, 0, "{name}: what a snapshot makes superfluous waits for the next one, which reads it");
     assert_eq!(outcome.idle_requests, 0, "{name}: an idle database asks for nothing");
     assert!(outcome.snapshots >= 2, "{name}: more than one snapshot is kept inside the window");
     outcome

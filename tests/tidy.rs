@@ -373,6 +373,27 @@ fn no_file_names_a_path_of_a_developers_machine() {
     assert_none(problems, "Write paths that mean something on every machine: relative ones, or /var/lib/app.");
 }
 
+/// Goal: an error of the system says which file it is about, by its path. Method: no call names it by a word of its own.
+#[test]
+fn an_error_of_the_system_carries_a_path() {
+    let call = ["Error::", "io("].concat();
+    let mut problems = Vec::new();
+    for path in ["src", "cli/src", "sqlite-ext/src"].into_iter().flat_map(rust_files) {
+        let source = fs::read_to_string(&path).unwrap();
+        for (at, _) in source.match_indices(&call) {
+            let Some(given) = source[at + call.len()..].trim_start().strip_prefix('"') else { continue };
+            let Some((what, rest)) = given.split_once('"') else { continue };
+            if rest.trim_start_matches([',', ' ', '\n']).starts_with('"') {
+                problems.push(format!("{}: {what}", relative(&path)));
+            }
+        }
+    }
+    assert_none(
+        problems,
+        "Give the path, or make the error `unnamed` and have it named `about` the file by who knows it.",
+    );
+}
+
 /// Goal: the library never brings a second SQLite into a process. Method: sentences that only SQLite's own
 /// source has; this test's binary, which bundles SQLite, shows that the search finds them.
 #[test]

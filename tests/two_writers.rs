@@ -213,7 +213,7 @@ fn idle_meets_another(replica: Option<String>) {
     raw.retain(|file| file.level == Level::RAW);
     raw.sort_by_key(|file| file.span);
     let level = Level::new(1).unwrap();
-    let from = Inputs { store: &replica, local: &|_| None, go_on: &|| Ok(()) };
+    let from = Inputs { store: &replica, local: &|_| None, go_on: &|| Ok(()), doubt: &|_| {} };
     let merged = compactor::merge(&from, &Merge { level, inputs: raw.clone() }, &folder.path().join("merged")).unwrap();
     compactor::put(&replica, level, &merged).unwrap();
     replica.delete(&raw.iter().map(|file| (file.level, file.span)).collect::<Vec<_>>()).unwrap();

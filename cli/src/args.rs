@@ -26,6 +26,7 @@ pub enum Parsed {
     about = "Restore, list and check replicas of SQLite databases"
 )]
 #[command(disable_version_flag = true, disable_help_subcommand = false, subcommand_required = true)]
+#[command(args_override_self = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -59,22 +60,22 @@ pub struct RestoreFlags {
     #[arg(short = 'o', long = "o", value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Restore up to this transaction (16 hex digits)
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", allow_hyphen_values = true)]
     pub txid: Option<String>,
     /// Restore from this generation of Litestream 0.3
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub generation: Option<String>,
     /// Restore up to this WAL of Litestream 0.3 (hexadecimal)
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", allow_hyphen_values = true)]
     pub index: Option<String>,
     /// Restore the newest state strictly before this time (of Litestream 0.3: at this time or before)
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "RFC3339", allow_hyphen_values = true)]
     pub timestamp: Option<String>,
     /// Stay, and keep the database up to date with its replica
     #[arg(short = 'f', long = "f")]
     pub follow: bool,
     /// Time between two looks of -f
-    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "1s")]
     pub follow_interval: String,
     /// Do nothing, successfully, where the database exists
     #[arg(long)]
@@ -86,10 +87,10 @@ pub struct RestoreFlags {
     #[arg(long)]
     pub force: bool,
     /// Have SQLite check the result before it is put in place: none, quick or full
-    #[arg(long, value_name = "MODE", default_value = "none")]
+    #[arg(long, value_name = "MODE", allow_hyphen_values = true, default_value = "none")]
     pub integrity_check: String,
     /// Threads that fetch and decode
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value = "8")]
     pub parallelism: String,
     /// Show what would be fetched, and write nothing
     #[arg(long)]
@@ -109,7 +110,7 @@ pub struct VerifyFlags {
     #[arg(long)]
     pub full: bool,
     /// Threads that fetch and decode
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value = "8")]
     pub parallelism: String,
     /// Print JSON
     #[arg(long)]
@@ -123,7 +124,7 @@ pub struct VerifyFlags {
 #[derive(Args)]
 pub struct OlderFlags {
     /// Only this generation
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub generation: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -148,7 +149,7 @@ pub struct StatusFlags {
 #[derive(Args)]
 pub struct LtxFlags {
     /// Level to list: 0 to 9, or all
-    #[arg(long, value_name = "LEVEL", default_value = "0")]
+    #[arg(long, value_name = "LEVEL", allow_hyphen_values = true, default_value = "0")]
     pub level: String,
     /// Print JSON
     #[arg(long)]
@@ -174,11 +175,15 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Parsed {
     }
 }
 
-/// `-flag` as `--flag`; `-flag=true` for a switch as the switch, `-flag=false` as nothing. `-o`, `-h` and what is no
-/// flag stay as they are.
+/// `-flag` as `--flag`; `-flag=true` for a switch as the switch, `-flag=false` as nothing. `-o`, `-h`, numbers below zero
+/// and what is no flag stay as they are.
 fn doubled(argument: OsString) -> Option<OsString> {
     let bytes = argument.as_bytes();
-    let Some(name) = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-")).filter(|name| name.len() > 1) else {
+    let Some(name) = bytes
+        .strip_prefix(b"--")
+        .or(bytes.strip_prefix(b"-"))
+        .filter(|name| name.len() > 1 && !name[0].is_ascii_digit())
+    else {
         return Some(argument);
     };
     let mut parts = name.splitn(2, |&byte| byte == b'=');
@@ -212,12 +217,17 @@ fn explain(e: &clap::Error) -> Failure {
             "no command given".into()
         }
         (ErrorKind::UnknownArgument, _, Some(argument)) if argument.starts_with('-') => {
-            let near = context(ContextKind::SuggestedArg).map(|near| format!(" (did you mean -{}?)", flag(near)));
+            let near = context(ContextKind::SuggestedArg).map(flag).filter(|near| near.len() > 1);
+            let near = near.map(|near| format!(" (did you mean -{near}?)"));
             format!("flag provided but not defined: -{}{}", flag(argument), near.unwrap_or_default())
         }
         (ErrorKind::UnknownArgument, _, Some(argument)) => format!("too many arguments: {argument}"),
         (ErrorKind::InvalidValue, _, Some(argument)) if context(ContextKind::InvalidValue) == Some("") => {
             format!("flag needs an argument: -{}", flag(argument))
+        }
+        (ErrorKind::TooManyValues, _, Some(argument)) => {
+            let value = context(ContextKind::InvalidValue).unwrap_or_default();
+            format!("invalid boolean value {value:?} for -{}: parse error", flag(argument))
         }
         _ => e.to_string().trim_start_matches("error: ").lines().next().unwrap_or_default().to_string(),
     };

@@ -10,9 +10,10 @@ use crate::place::Place;
 use crate::progress::Bar;
 use crate::replica;
 use litestream_engine::error::{Error, Result as Answer};
-use litestream_engine::follow::{Change, LocalCopy, Step, next, prepare};
-use litestream_engine::ltx::Txid;
-use litestream_engine::plan::Target;
+use litestream_engine::follow::{Change, Fetched, LocalCopy, Step, next, prepare};
+use litestream_engine::limits::RESTORE_DETOURS;
+use litestream_engine::ltx::{FileInfo, Txid};
+use litestream_engine::plan::{Plan, Target};
 use litestream_engine::reader::suffixed;
 use litestream_engine::restore::{self as engine, Options, Progress};
 use litestream_engine::store::Store;
@@ -100,7 +101,7 @@ fn begin(
             notes.info("no matching backups found");
             return Ok(None);
         }
-        other => other?,
+        other => other.map_err(|e| replica::failed(store, e))?,
     };
     place.prepare()?;
     let bar = Bar::new();
@@ -129,6 +130,10 @@ struct Following<'a> {
     stop: &'a AtomicBool,
     notes: Notes,
     txid: Txid,
+    /// Files that turned out damaged and are gone around, each with what is wrong.
+    without: Vec<(FileInfo, Error)>,
+    /// One is in the way: nothing else leads on, until something new comes.
+    stuck: bool,
     sqlite: Connection,
     /// After the connection: its descriptor must not be closed while that holds a lock.
     copy: LocalCopy,
@@ -160,7 +165,8 @@ impl<'a> Following<'a> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let sqlite = Connection::open_with_flags(path, flags).map_err(failed)?;
         sqlite.busy_timeout(LOCK_PATIENCE).map_err(failed)?;
-        let mut following = Following { store, path, options, stop, notes, txid, sqlite, copy };
+        let (without, stuck) = (Vec::new(), false);
+        let mut following = Following { store, path, options, stop, notes, txid, without, stuck, sqlite, copy };
         // A step that was cut short is put back by the first lock that SQLite takes.
         following.exclusive(&mut || Ok(()))?;
         following.txid = following.copy.txid(txid)?;
@@ -185,7 +191,7 @@ impl<'a> Following<'a> {
                     // What was listed may be gone a moment later, compacted or past its retention.
                     let passing =
                         matches!(e, Error::NoBackup(_) | Error::Gap(_) | Error::Corrupt(_)) && failures < TRIES;
-                    if !(passing || e.is_transient()) {
+                    if !(self.stuck || passing || e.is_transient()) {
                         return Err(e.into());
                     }
                     if failures == 1 {
@@ -205,29 +211,65 @@ impl<'a> Following<'a> {
             let path = self.path.display();
             return Err(Error::State(format!("another follower moved {path}; only one may follow a copy")));
         }
-        let page_size = self.copy.page_size()?;
-        let change = match next(self.store, self.txid, self.options)? {
-            Step::Nothing => return Ok(false),
-            Step::Files(files) => match Change::of_files(self.store, &files, page_size, &scratch)? {
-                Some(change) => change,
-                None => self.anew(None, &scratch)?,
-            },
-            Step::Anew(plan) => self.anew(Some(plan), &scratch)?,
-        };
+        let was_stuck = std::mem::take(&mut self.stuck);
+        let Some((change, how)) = self.look(&scratch)? else { return Ok(false) };
         self.copy.apply(&change, |write| self.exclusive(write))?;
         self.txid = change.txid;
         save(&suffixed(self.path, "-txid"), self.txid)?;
+        for (_, said) in self.without.extract_if(.., |(file, _)| file.span.max <= change.txid) {
+            self.notes.warn(&format!("follow: {said}; transaction {} was reached {how}", change.txid));
+        }
+        if was_stuck {
+            self.notes.info(&format!("follow mode goes on output={} txid={}", self.path.display(), self.txid));
+        }
         Ok(true)
     }
 
+    /// What comes next, around files that are damaged, and by what.
+    fn look(&mut self, scratch: &Path) -> Answer<Option<(Change, String)>> {
+        let page_size = self.copy.page_size()?;
+        loop {
+            let files = match next(self.store, self.txid, &self.without, self.options)? {
+                Step::Nothing => return Ok(None),
+                Step::Anew(plan) => return self.anew(Some(plan), scratch).map(Some),
+                Step::Stuck(said) => {
+                    self.stuck = true;
+                    // It may be put right, or have been read wrongly: the next look reads it again.
+                    self.without.clear();
+                    return Err(Error::Corrupt(format!(
+                        "{said}; no other file leads past it: {} stays as it is, at transaction {}, until one does",
+                        self.path.display(),
+                        self.txid
+                    )));
+                }
+                Step::Files(files) => files,
+            };
+            match Change::of_files(self.store, &files, page_size, scratch)? {
+                Fetched::Whole(change) => {
+                    let name = |file: &FileInfo| format!("level {} {}", file.level, file.span.file_name());
+                    let how = match &files[..] {
+                        [one] => format!("by {}", name(one)),
+                        [first, .., last] => format!("by {} files, {} to {}", files.len(), name(first), name(last)),
+                        [] => "without it".into(),
+                    };
+                    return Ok(Some((change, how)));
+                }
+                Fetched::Resized => return self.anew(None, scratch).map(Some),
+                Fetched::Damaged(_, said) if self.without.len() == RESTORE_DETOURS => return Err(said),
+                Fetched::Damaged(file, said) => self.without.push((file, said)),
+            }
+        }
+    }
+
     /// The whole database, as the pages in which it differs.
-    fn anew(&self, plan: Option<litestream_engine::plan::Plan>, scratch: &Path) -> Answer<Change> {
+    fn anew(&self, plan: Option<Plan>, scratch: &Path) -> Answer<(Change, String)> {
         let plan = match plan {
             Some(plan) => plan,
             None => engine::prepare(self.store, Target::Latest, self.options)?,
         };
         let restored = engine::carry_out(self.store, Target::Latest, plan, scratch, self.options)?;
-        Change::of_database(scratch, restored.txid(), restored.header.page_size, self.copy.file())
+        let change = Change::of_database(scratch, restored.txid(), restored.header.page_size, &self.copy)?;
+        Ok((change, "by a restore of the whole database".into()))
     }
 
     /// Runs `what` while nobody reads.

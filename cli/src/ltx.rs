@@ -1,7 +1,7 @@
 //! `litestream-vfs ltx`: the files of a replica.
 
 use crate::args::LtxFlags;
-use crate::output::{Failure, print, print_json, table};
+use crate::output::{Failure, print, print_json, table, warn};
 use crate::replica;
 use litestream_engine::ltx::Level;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ pub fn run(flags: &LtxFlags) -> Result<(), Failure> {
         ));
     };
     let store = replica::open(url)?;
+    replica::missing(&store).iter().for_each(|why| warn(why));
     let mut files = Vec::new();
     for level in levels {
         files.extend(store.list(level)?);

@@ -2,7 +2,7 @@
 //! restore from there is shown.
 
 use crate::args::{self, OlderFlags};
-use crate::output::{Failure, print, print_json, table};
+use crate::output::{Failure, print, print_json, table, warn};
 use crate::replica;
 use litestream_engine::clock::Time;
 use litestream_engine::plan::older::Plan;
@@ -37,6 +37,7 @@ pub fn run(what: What, flags: &OlderFlags) -> Result<(), Failure> {
     };
     let only = flags.generation.as_deref().map(Generation::parse).transpose()?;
     let store = replica::open(url)?;
+    replica::missing(&store).iter().for_each(|why| warn(why));
     let mut objects = list(&store)?;
     objects.retain(|object| only.is_none_or(|only| only == object.generation));
     objects.sort_by_key(|object| (object.generation, object.index, object.kind));

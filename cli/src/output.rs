@@ -73,7 +73,8 @@ impl Notes {
     }
 }
 
-fn warn(message: &str) {
+/// The same without a choice: always on stderr.
+pub fn warn(message: &str) {
     // Nothing is left to say it to where stderr is closed.
     let _ = std::io::stderr().write_all(line("WARN", message).as_bytes());
 }

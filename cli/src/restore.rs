@@ -23,7 +23,6 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Instant;
 
-const NO_TIME: &str = "invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)";
 const EXAMPLE: &str = "litestream-vfs restore -o /path/to/db";
 
 /// Restores, or says why not.
@@ -31,7 +30,7 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
     let notes = Notes { json: flags.json };
     let (target, wish) = target(flags)?;
     let check = Check::parse(&flags.integrity_check)?;
-    let parallelism = parallelism(&flags.parallelism)?;
+    let parallelism = parallelism(&flags.parallelism, EXAMPLE)?;
     let Some(url) = &flags.url else {
         let hint = format!("{EXAMPLE} s3://bucket/prefix");
         return Err(Failure::with_hint("database path or replica URL required", hint));
@@ -63,7 +62,7 @@ pub fn run(flags: &RestoreFlags) -> Result<(), Failure> {
             notes.info("no matching backups found");
             Ok(())
         }
-        Err(Stop::Engine(e)) => Err(e.into()),
+        Err(Stop::Engine(e)) => Err(replica::failed(&store, e)),
         Err(Stop::Here(failure)) => Err(failure),
         Ok(()) => Ok(()),
     }
@@ -235,7 +234,7 @@ fn target(flags: &RestoreFlags) -> Result<(Target, Wish), Failure> {
     }
     let generation = flags.generation.as_deref().map(Generation::parse).transpose()?;
     let until = match (&flags.timestamp, &flags.index) {
-        (Some(time), _) => Until::Time(Moment::parse(time).map_err(|_| Failure::new(NO_TIME))?),
+        (Some(time), _) => Until::Time(Moment::parse(time).map_err(|_| no_time(time))?),
         (None, Some(index)) => Until::Index(index_of(index)?),
         (None, None) => Until::Latest,
     };
@@ -261,15 +260,19 @@ fn index_of(text: &str) -> Result<Index, Failure> {
 
 /// Files have whole milliseconds: strictly before a finer time is strictly before the next of them.
 fn before(text: &str) -> Result<Time, Failure> {
-    let time = DateTime::parse_from_rfc3339(text).map_err(|_| Failure::new(NO_TIME))?;
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| no_time(text))?;
     let finer = time.timestamp_subsec_nanos() % 1_000_000 > 0;
     Ok(Time(time.timestamp_millis() + i64::from(finer)))
 }
 
-/// A number of threads.
-pub fn parallelism(text: &str) -> Result<usize, Failure> {
+fn no_time(text: &str) -> Failure {
+    Failure::new(format!("invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z): {text:?}"))
+}
+
+/// A number of threads; `example` is a command that takes one.
+pub fn parallelism(text: &str, example: &str) -> Result<usize, Failure> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
         let text = format!("invalid value {text:?} for flag -parallelism: must be a number from 1");
-        Failure::with_hint(text, format!("{EXAMPLE} -parallelism 8 s3://bucket/prefix"))
+        Failure::with_hint(text, format!("{example} -parallelism 8 s3://bucket/prefix"))
     })
 }

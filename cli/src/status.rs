@@ -17,7 +17,13 @@ pub fn run(flags: &StatusFlags) -> Result<(), Failure> {
     let path = path.map_err(|e| Failure::new(format!("{}: {e}", given.display())))?;
     let spool = Spool::of(&path);
     let Some(state) = spool.state()? else {
-        return Err(Failure::new(format!("{} is not replicated by this library from here", path.display())));
+        let why = match std::fs::metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "there is no such file",
+            Ok(about) if about.is_dir() => "it is a folder",
+            _ => "it was never opened with vfs=litestream and a replica, or not by this name",
+        };
+        let text = format!("{} is not replicated by this library from here: {why}", path.display());
+        return Err(Failure::with_hint(text, "litestream-vfs status /path/to/app.db"));
     };
     let said = std::fs::read_to_string(spool.path("status")).unwrap_or_default();
     let said: Value = serde_json::from_str(&said).unwrap_or_default();

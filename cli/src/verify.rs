@@ -29,11 +29,17 @@ pub fn run(flags: &VerifyFlags) -> Result<(), Failure> {
     let store = replica::open(url)?;
     let bar = Bar::new();
     let progress = |progress| bar.show(progress);
-    let options = Options { parallelism: parallelism(&flags.parallelism)?, progress: &progress, ..Options::default() };
+    let parallelism = parallelism(&flags.parallelism, "litestream-vfs verify")?;
+    let options = Options { parallelism, progress: &progress, ..Options::default() };
+    // Before anything is read: where there is no room for the restores, nobody waits to be told.
+    let scratch = if flags.full { Some(Scratch::new()?) } else { None };
     let walked = verify::walk(&store, options);
     bar.clear();
-    let mut report = walked?;
-    let restored = if flags.full { restore_each(&store, &mut report, options)? } else { 0 };
+    let mut report = walked.map_err(|e| replica::failed(&store, e))?;
+    let restored = match &scratch {
+        Some(scratch) => restore_each(&store, &mut report, options, scratch)?,
+        None => 0,
+    };
     bar.clear();
     if flags.json {
         print_json(&value(&report, &store, flags.full, restored))?;
@@ -48,7 +54,7 @@ pub fn run(flags: &VerifyFlags) -> Result<(), Failure> {
 }
 
 /// Restores the ends of every range and every generation into a folder that goes away. How many were restored.
-fn restore_each(store: &Store, report: &mut Report, options: Options<'_>) -> Result<usize, Failure> {
+fn restore_each(store: &Store, report: &mut Report, options: Options<'_>, folder: &Scratch) -> Result<usize, Failure> {
     let mut goals: Vec<(String, Target, Wish)> = Vec::new();
     let txids: BTreeSet<_> = report.ranges.iter().flat_map(|range| [range.from, range.to]).collect();
     goals.extend(txids.into_iter().map(|txid| (format!("transaction {txid}"), Target::Txid(txid), Wish::LATEST)));
@@ -60,7 +66,6 @@ fn restore_each(store: &Store, report: &mut Report, options: Options<'_>) -> Res
     }
     // As `restore` does it: what is damaged was named by the walk.
     let options = Options { around_damage: true, ..options };
-    let folder = Scratch::new()?;
     let out = folder.0.join("restored.db");
     let mut count = 0;
     for (name, target, wish) in goals {
@@ -93,7 +98,10 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new() -> Result<Scratch, Failure> {
         let path = std::env::temp_dir().join(format!("litestream-verify-{}", std::process::id()));
-        fs::create_dir(&path).map_err(|e| Failure::new(format!("create {}: {e}", path.display())))?;
+        fs::create_dir(&path).map_err(|e| {
+            let text = format!("create {}, where -full restores to: {e}", path.display());
+            Failure::with_hint(text, "TMPDIR=/a/folder/with/room litestream-vfs verify -full …")
+        })?;
         Ok(Scratch(path))
     }
 }

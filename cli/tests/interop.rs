@@ -165,8 +165,8 @@ fn litestream_restores_what_we_write() {
     }
     for (min, max) in [(2, 9), (10, 12), (13, 22)] {
         let files: Vec<Vec<u8>> = (min..=max).map(|txid| fs::read(path(0, Span::one(Txid(txid)))).unwrap()).collect();
-        let inputs = files.iter().map(|bytes| Decoder::new(&bytes[..]).unwrap()).collect();
-        let (header, bytes, _) = merge(inputs, Vec::new()).unwrap();
+        let mut inputs: Vec<_> = files.iter().map(|bytes| Decoder::new(&bytes[..]).unwrap()).collect();
+        let (header, bytes, _) = merge(&mut inputs, Vec::new()).unwrap();
         put(1, &header, &bytes);
         (min..max.min(20)).for_each(|txid| fs::remove_file(path(0, Span::one(Txid(txid)))).unwrap());
     }

@@ -107,7 +107,7 @@ fn mistakes_are_refused_in_known_words() {
     );
     assert_eq!(
         with(&["-timestamp", "yesterday"]),
-        "Error: invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)"
+        "Error: invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z): \"yesterday\""
     );
     assert!(with(&["-timestamp", "2000-01-01T00:00:00Z"]).starts_with("Error: timestamp does not exist"));
     assert!(with(&["-timestamp", "2100-01-01T00:00:00Z"]).starts_with("Error: timestamp does not exist"));
@@ -137,7 +137,7 @@ fn mistakes_are_refused_in_known_words() {
 fn no_backup_is_a_failure_unless_it_was_asked_about() {
     let scene = Scene::new();
     let (out, empty) = (scene.path("data/app.db"), scene.path("empty"));
-    assert_eq!(refused(&["restore", "-o", &out, &empty]), "Error: no matching backup files available");
+    assert!(refused(&["restore", "-o", &out, &empty]).starts_with("Error: no matching backup files available"));
     assert_eq!(
         refused(&["restore", "-if-replica-exists", "-timestamp", "2026-01-01T00:00:00Z", "-o", &out, &empty]),
         "Error: no backups found"

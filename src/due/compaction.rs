@@ -15,14 +15,16 @@ pub(super) fn level(manifest: &Manifest, schedule: &Schedule, level: Level, now:
     let interval = schedule.interval(level);
     let below = manifest.level(Level::new(level.get() - 1).expect("one less than a level above 0"));
     let mut reached = manifest.reach(level);
+    // A damaged file is a gap.
     let below = &below[below.partition_point(|held| held.span().max <= reached)..];
-    let Some(first) = below.first() else { return Due::Never };
+    let below = || below.iter().filter(|held| held.is_usable());
+    let Some(first) = below().next() else { return Due::Never };
     let end = interval.end(first.created());
     if now < end {
         return Due::At(end);
     }
     let mut inputs: Vec<FileInfo> = Vec::new();
-    for held in below {
+    for held in below() {
         let continues = inputs.is_empty() || held.span().min <= reached.next();
         if !continues || held.created() >= end || inputs.len() == COMPACTION_INPUTS {
             break;
@@ -52,15 +54,20 @@ pub(super) fn snapshot(manifest: &Manifest, schedule: &Schedule, database: u64, 
         Some(boundary) => boundary,
         None => return Due::At(due),
     };
-    let older: Vec<FileInfo> =
-        manifest.files().filter(|held| held.created() < boundary).map(|held| held.info.clone()).collect();
+    snapshot_of(manifest, |held| held.created() < boundary).map_or(Due::Never, Due::Now)
+}
+
+/// A snapshot of the sound files among some, where they lead beyond the last one and nothing has its name yet: a
+/// damaged file is never written over.
+pub(super) fn snapshot_of(manifest: &Manifest, which: impl Fn(&Held) -> bool) -> Option<Work> {
+    let usable = manifest.files().filter(|held| held.is_usable() && which(held));
+    let files: Vec<FileInfo> = usable.map(|held| held.info.clone()).collect();
     // A replica with a gap has no newest state to make a snapshot of.
-    let Ok(mut plan) = plan(&older, Target::Latest) else { return Due::Never };
+    let mut plan = plan(&files, Target::Latest).ok()?;
     plan.files.truncate(SNAPSHOT_INPUTS);
-    if last.is_some_and(|last| plan.txid() <= last.span().max) {
-        return Due::Never;
-    }
-    Due::Now(Work::Merge(Merge { level: Level::SNAPSHOT, inputs: plan.files }))
+    let is_new = manifest.snapshots().next_back().is_none_or(|last| plan.txid() > last.span().max);
+    let is_free = !manifest.level(Level::SNAPSHOT).iter().any(|held| held.span().max == plan.txid());
+    (is_new && is_free).then_some(Work::Merge(Merge { level: Level::SNAPSHOT, inputs: plan.files }))
 }
 
 /// The oldest file that goes beyond the last snapshot.

@@ -12,6 +12,10 @@
 //! So a compaction merges only what lies in one interval, the newest snapshot from before the window is kept, and all
 //! compacted files from there on. A file that another one makes superfluous stays for a grace period, for the
 //! sake of restores that planned with it.
+//!
+//! A damaged file is no file, as far as known: nothing is made of it, and nothing goes on its word. Where the newest
+//! state would be restored from one, a snapshot of the sound files is due at once; where they do not lead there, the
+//! database itself has to help, which is `remedy`.
 
 mod compaction;
 mod deletion;
@@ -20,6 +24,7 @@ use crate::clock::Time;
 use crate::limits;
 use crate::ltx::{FileInfo, Level, Span};
 use crate::manifest::{Held, Manifest};
+use crate::plan::{Target, plan};
 use std::time::Duration;
 
 /// How a replica is kept small.
@@ -67,6 +72,20 @@ pub enum Work {
     Merge(Merge),
     /// Superfluous files go, at most a batch.
     Delete(Vec<(Level, Span)>),
+    /// A file is read to its end: is it what it should be?
+    Prove(FileInfo),
+}
+
+/// What a replica with damaged files needs from its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Nothing: it is whole, or the sound files are enough.
+    Nothing,
+    /// A next transaction, however small: the sound files lead to the end, but a snapshot of them would have the name of a
+    /// damaged one.
+    Transaction,
+    /// A new image: the sound files do not lead to the end.
+    Image,
 }
 
 /// Files that become one; they stay until their retention has passed.
@@ -103,6 +122,15 @@ impl Due {
 /// Decides. `database` is the database's size in bytes, 0 where unknown; nothing is made for the levels in `barred`.
 /// Lower levels come first, for higher ones are made of them, and deletions last.
 pub fn due(manifest: &Manifest, schedule: &Schedule, database: u64, barred: &[Level], now: Time) -> Due {
+    if let Some(doubted) = manifest.doubted() {
+        return Due::Now(Work::Prove(doubted.info.clone()));
+    }
+    if !barred.contains(&Level::SNAPSHOT)
+        && is_ailing(manifest)
+        && let Some(work) = compaction::snapshot_of(manifest, |_| true)
+    {
+        return Due::Now(work);
+    }
     let mut wait = Due::Never;
     let levels = (1..=schedule.top().get()).filter_map(Level::new).chain([Level::SNAPSHOT]);
     for level in levels.filter(|level| !barred.contains(level)) {
@@ -119,6 +147,35 @@ pub fn due(manifest: &Manifest, schedule: &Schedule, database: u64, barred: &[Le
         Due::Now(work) => Due::Now(work),
         other => wait.or(other),
     }
+}
+
+/// What the database has to do for its replica.
+pub fn remedy(manifest: &Manifest) -> Remedy {
+    if manifest.doubted().is_some() || !is_ailing(manifest) {
+        return Remedy::Nothing;
+    }
+    let usable: Vec<FileInfo> =
+        manifest.files().filter(|held| held.is_usable()).map(|held| held.info.clone()).collect();
+    let end = manifest.newest().map(|newest| newest.span.max);
+    match plan(&usable, Target::Latest) {
+        Ok(plan) if Some(plan.txid()) == end => match compaction::snapshot_of(manifest, |_| true) {
+            Some(_) => Remedy::Nothing,
+            None => Remedy::Transaction,
+        },
+        _ => Remedy::Image,
+    }
+}
+
+/// True where whoever goes by the names alone would restore the newest state from a damaged file.
+pub fn is_ailing(manifest: &Manifest) -> bool {
+    if manifest.damaged().next().is_none() {
+        return false;
+    }
+    let as_named = |held: &Held| FileInfo { size: u64::MAX, ..held.info.clone() };
+    let files: Vec<FileInfo> = manifest.files().map(as_named).collect();
+    let planned =
+        |file: &FileInfo| manifest.damaged().any(|held| (held.info.level, held.span()) == (file.level, file.span));
+    plan(&files, Target::Latest).is_ok_and(|plan| plan.files.iter().any(planned))
 }
 
 /// Multiples of a duration since 1970 in UTC, which every process agrees on.
@@ -163,6 +220,7 @@ fn milliseconds(duration: Duration) -> i64 {
 mod tests {
     use super::*;
     use crate::ltx::Txid;
+    use crate::manifest::Proof;
 
     const SECOND: i64 = 1000;
     const HOUR: i64 = 3600 * SECOND;
@@ -172,6 +230,10 @@ mod tests {
         let span = Span { min: Txid(min), max: Txid(max) };
         let info = FileInfo { level: Level::new(level).unwrap(), span, size, listed: Time(time) };
         manifest.add(info, Time(time));
+    }
+
+    fn name(level: u8, min: u64, max: u64) -> (Level, Span) {
+        (Level::new(level).unwrap(), Span { min: Txid(min), max: Txid(max) })
     }
 
     fn ask(manifest: &Manifest, now: i64) -> Due {
@@ -218,6 +280,7 @@ mod tests {
                     add(&mut manifest, merge.level.get(), min, max, last.listed.0, 100);
                 }
                 Due::Now(Work::Delete(files)) => manifest.remove(&files),
+                Due::Now(Work::Prove(file)) => manifest.judge((file.level, file.span), Proof::Sound),
                 Due::At(time) => now = time.0,
                 Due::Never => break,
             }
@@ -281,6 +344,7 @@ mod tests {
         };
         assert_eq!(doomed(&manifest, Time(3 * DAY)), [(0, 2)], "raw 1 is in no level");
         add(&mut manifest, 9, 1, 3, DAY + 1, 1000);
+        manifest.judge(name(9, 1, 3), Proof::Sound);
         let gone = doomed(&manifest, Time(4 * DAY));
         assert!(gone.contains(&(0, 1)) && gone.contains(&(1, 2)) && !gone.contains(&(0, 3)), "{gone:?}");
     }
@@ -290,9 +354,97 @@ mod tests {
     fn without_retention_nothing_is_due_for_deletion() {
         let mut manifest = young(DAY);
         add(&mut manifest, 9, 1, 3, DAY + 40 * SECOND, 1000);
+        manifest.judge(name(9, 1, 3), Proof::Sound);
         let schedule = Schedule { retention_enabled: false, ..Schedule::default() };
         let barred: Vec<Level> = Level::all().collect();
         assert_eq!(due(&manifest, &schedule, 0, &barred, Time(400 * DAY)), Due::Never);
         assert!(matches!(due(&manifest, &Schedule::default(), 0, &barred, Time(400 * DAY)), Due::Now(Work::Delete(_))));
+    }
+
+    /// Two snapshots, all levels, and what came after.
+    fn two_days() -> Manifest {
+        let mut manifest = young(DAY);
+        for level in 0..=3 {
+            add(&mut manifest, level, 2, 9, DAY + 40 * SECOND, 100);
+        }
+        add(&mut manifest, 9, 1, 9, DAY + 40 * SECOND, 1000);
+        manifest
+    }
+
+    /// Goal: nothing goes on the word of a snapshot that nobody read back, and nothing on that of a damaged one. Method: a
+    /// second snapshot long after its window: unread, sound, damaged.
+    #[test]
+    fn what_a_snapshot_makes_superfluous_waits_for_its_proof() {
+        let (mut manifest, last) = (two_days(), name(9, 1, 9));
+        add(&mut manifest, 0, 9, 9, DAY + 40 * SECOND, 100);
+        let late = 9 * DAY;
+        // Raw files go on the word of level 1.
+        let Due::Now(Work::Delete(raw)) = ask(&manifest, late) else { panic!("{:?}", ask(&manifest, late)) };
+        assert!(raw.iter().all(|(level, _)| *level == Level::RAW), "{raw:?}");
+        manifest.remove(&raw);
+        let Due::Now(Work::Prove(file)) = ask(&manifest, late) else { panic!("{:?}", ask(&manifest, late)) };
+        assert_eq!((file.level, file.span), last);
+        manifest.judge(last, Proof::Sound);
+        let Due::Now(Work::Delete(gone)) = ask(&manifest, late) else { panic!("{:?}", ask(&manifest, late)) };
+        assert!(gone.contains(&name(9, 1, 1)), "{gone:?}");
+        manifest.judge(last, Proof::Damaged);
+        let due = ask(&manifest, late);
+        assert!(!matches!(due, Due::Now(Work::Delete(_) | Work::Prove(_))), "{due:?}");
+    }
+
+    /// Goal: a replica whose newest state would be restored from a damaged file is mended by what is sound, else by its
+    /// database. Method: the newest snapshot damaged, with and without something after it; then what it was made of; then a
+    /// new whole database.
+    #[test]
+    fn damage_to_the_newest_state_is_mended_by_what_is_sound_or_by_the_database() {
+        let (mut manifest, now) = (two_days(), DAY + 50 * SECOND);
+        assert_eq!(remedy(&manifest), Remedy::Nothing);
+        manifest.judge(name(9, 1, 9), Proof::Damaged);
+        assert!(is_ailing(&manifest));
+        assert_eq!(remedy(&manifest), Remedy::Transaction, "the sound files end where the damaged one does");
+        assert!(!matches!(ask(&manifest, now), Due::Now(_)), "and its name is taken");
+        add(&mut manifest, 0, 10, 10, now, 100);
+        assert_eq!(remedy(&manifest), Remedy::Nothing);
+        assert_eq!(spans(ask(&manifest, now)), (9, vec![(1, 1), (2, 9), (10, 10)]), "at once");
+        for level in 0..=3 {
+            manifest.judge(name(level, 2, 9), Proof::Damaged);
+        }
+        assert_eq!(remedy(&manifest), Remedy::Image);
+        add(&mut manifest, 0, 11, 11, now, 1000);
+        add(&mut manifest, 9, 1, 11, now, 1000);
+        assert!(!is_ailing(&manifest) && remedy(&manifest) == Remedy::Nothing);
+        manifest.judge(name(9, 1, 11), Proof::Doubted);
+        assert!(matches!(ask(&manifest, now), Due::Now(Work::Prove(_))), "a doubt is looked into first of all");
+    }
+
+    /// Goal: a damaged file is a gap for what is made of its level, and covers nothing below it. Method: a raw file damaged,
+    /// then the file of level 1 over others.
+    #[test]
+    fn a_damaged_file_is_a_gap_and_covers_nothing() {
+        let mut manifest = Manifest::default();
+        add(&mut manifest, 9, 1, 1, 1, 100);
+        for txid in 2..=5 {
+            add(&mut manifest, 0, txid, txid, txid as i64, 100);
+        }
+        manifest.judge(name(0, 3, 3), Proof::Damaged);
+        assert_eq!(spans(ask(&manifest, 30 * SECOND)), (1, vec![(2, 2)]));
+        add(&mut manifest, 1, 2, 2, 2, 100);
+        assert_eq!(spans(ask(&manifest, 30 * SECOND)), (1, vec![(4, 4), (5, 5)]));
+        add(&mut manifest, 1, 4, 5, 5, 100);
+        let raw = |manifest: &Manifest| match due(
+            manifest,
+            &Schedule::default(),
+            0,
+            &[1, 2, 3, 9].map(|n| Level::new(n).unwrap()),
+            Time(HOUR),
+        ) {
+            Due::Now(Work::Delete(files)) => {
+                files.iter().filter(|(level, _)| level.get() == 0).map(|(_, span)| span.max.0).collect()
+            }
+            _ => Vec::new(),
+        };
+        assert_eq!(raw(&manifest), [4, 2], "one that nothing covers stays, and holds up nothing");
+        manifest.judge(name(1, 4, 5), Proof::Damaged);
+        assert_eq!(raw(&manifest), [2]);
     }
 }

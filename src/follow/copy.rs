@@ -50,14 +50,19 @@ impl LocalCopy {
     }
 
     /// The file, for comparisons. Not to be closed before the last lock is given back.
-    pub fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Size of the pages, by the header.
     pub fn page_size(&self) -> Result<PageSize> {
         let header = self.header()?;
-        PageSize::from_header([header[16], header[17]])
+        PageSize::from_header([header[16], header[17]]).map_err(|e| e.about(&self.path))
     }
 
     /// The transaction that it is at, given one that it is not behind: a sidecar may be older than the file.
@@ -95,8 +100,11 @@ impl LocalCopy {
         let grown = (before + 1..=change.commit).map(Pgno).filter(|pgno| *pgno != lock);
         if let Some(missing) = grown.into_iter().find(|pgno| !change.pages.contains_key(pgno)) {
             return Err(Error::Corrupt(format!(
-                "the replica grows to {} pages at {}, but page {} is in none of the files",
-                change.commit, change.txid, missing.0
+                "the replica grows to {} pages at {}, but page {} is in none of the files: its writer left it out; {} stays as it is, look at the replica with `litestream-vfs verify`",
+                change.commit,
+                change.txid,
+                missing.0,
+                self.path.display()
             )));
         }
         let first = std::iter::once(Pgno(1));
@@ -105,7 +113,7 @@ impl LocalCopy {
         let mut old: Vec<Pgno> = changed.chain(cut).collect();
         old.dedup();
         let prepared = suffixed(&self.path, "-journal.next");
-        journal::write(&prepared, &self.file, page_size, before, &old, random() as u32)?;
+        journal::write(&prepared, (&self.file, &self.path), page_size, before, &old, random() as u32)?;
         let journal = suffixed(&self.path, "-journal");
         let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         let mut write = || {

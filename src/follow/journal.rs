@@ -29,7 +29,7 @@ const BUFFER: usize = 256 << 10;
 /// Writes a durable journal of `pages` as `database` holds them now. `before` is its size in pages.
 pub(super) fn write(
     path: &Path,
-    database: &File,
+    (database, at): (&File, &Path),
     page_size: PageSize,
     before: u32,
     pages: &[Pgno],
@@ -47,7 +47,7 @@ pub(super) fn write(
     out.write_all(&header).map_err(failed)?;
     let mut page = vec![0u8; page_size.bytes()];
     for pgno in pages {
-        database.read_exact_at(&mut page, page_size.offset(*pgno)).map_err(|e| Error::io("read", "the copy", e))?;
+        database.read_exact_at(&mut page, page_size.offset(*pgno)).map_err(|e| Error::io("read", at, e))?;
         out.write_all(&pgno.0.to_be_bytes()).map_err(failed)?;
         out.write_all(&page).map_err(failed)?;
         out.write_all(&checksum(nonce, &page).to_be_bytes()).map_err(failed)?;

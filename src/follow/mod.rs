@@ -8,39 +8,49 @@ mod change;
 mod copy;
 mod journal;
 
-pub use change::Change;
+pub use change::{Change, Fetched};
 pub use copy::{LocalCopy, prepare};
 
 use crate::error::{Error, Result};
 use crate::ltx::{FileInfo, Level, Txid};
-use crate::plan::{Plan, Target, onward, plan};
+use crate::plan::{Plan, Target, onward, plan, too_short};
 use crate::restore::{self, Options};
 use crate::store::Store;
 
 /// What is to be done next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Step {
     /// The copy is at the replica's end.
     Nothing,
-    /// Files that continue the copy without a gap, oldest first, to the replica's end.
+    /// Files that continue the copy without a gap, oldest first: to the replica's end, or to where only damaged ones follow.
     Files(Vec<FileInfo>),
     /// What the copy has not read yet is gone: the whole database anew.
     Anew(Plan),
+    /// A damaged file is in the way, and no other leads past it: what is wrong with it.
+    Stuck(Error),
 }
 
-/// Looks for what follows `have`. While nothing is missing, that is one request.
-pub fn next(store: &Store, have: Txid, options: Options<'_>) -> Result<Step> {
+/// Looks for what follows `have`, `without` files that are damaged. While nothing is missing, that is one request.
+pub fn next(store: &Store, have: Txid, without: &[(FileInfo, Error)], options: Options<'_>) -> Result<Step> {
+    let same = |a: &FileInfo, b: &FileInfo| (a.level, a.span) == (b.level, b.span);
+    let why = |file: &FileInfo| {
+        let known = without.iter().find(|(damaged, _)| same(damaged, file)).map(|(_, e)| e.clone());
+        known.or_else(|| too_short(file))
+    };
+    let usable =
+        |files: &[FileInfo]| -> Vec<FileInfo> { files.iter().filter(|file| why(file).is_none()).cloned().collect() };
+    let end_of = |files: &[FileInfo]| files.iter().map(|file| file.span.max).max();
     let raw = store.list(Level::RAW)?;
-    let end = raw.iter().map(|file| file.span.max).max();
+    let end = end_of(&raw);
     if end == Some(have) {
         return Ok(Step::Nothing);
     }
-    let files = onward(&raw, have);
-    if files.last().map(|file| file.span.max) == end && !files.is_empty() {
+    let files = onward(&usable(&raw), have);
+    if end_of(&files) == end && !files.is_empty() {
         return Ok(Step::Files(files));
     }
     let all = restore::list(store, options)?;
-    let Some(end) = all.iter().map(|file| file.span.max).max() else {
+    let Some(end) = end_of(&all) else {
         return Err(Error::NoBackup(format!("the replica {} is empty", store.url())));
     };
     if end == have {
@@ -52,13 +62,19 @@ pub fn next(store: &Store, have: Txid, options: Options<'_>) -> Result<Step> {
             store.url()
         )));
     }
-    let files = onward(&all, have);
-    if files.last().is_some_and(|file| file.span.max == end) {
+    let sound = usable(&all);
+    let files = onward(&sound, have);
+    if end_of(&files) == Some(end) {
         return Ok(Step::Files(files));
     }
-    let plan = plan(&all, Target::Latest)?;
-    if plan.txid() <= have {
-        return Err(Error::Gap(format!("the replica {} has nothing between {have} and {end}", store.url())));
+    let damaged = all.iter().filter(|file| file.span.max > have).min_by_key(|file| (why(file).is_none(), file.span));
+    match (plan(&sound, Target::Latest), damaged.and_then(why)) {
+        (Ok(plan), _) if plan.txid() == end => Ok(Step::Anew(plan)),
+        (_, Some(_)) if !files.is_empty() => Ok(Step::Files(files)),
+        (Ok(plan), Some(_)) if plan.txid() > have => Ok(Step::Anew(plan)),
+        (_, Some(why)) => Ok(Step::Stuck(why)),
+        (Ok(plan), None) if plan.txid() > have => Ok(Step::Anew(plan)),
+        (Ok(_), None) => Err(Error::Gap(format!("the replica {} has nothing between {have} and {end}", store.url()))),
+        (Err(e), None) => Err(e),
     }
-    Ok(Step::Anew(plan))
 }

@@ -64,7 +64,8 @@ impl Leading<'_> {
     }
 
     fn whole(&self, outgoing: &Outgoing) -> Result<Merged> {
-        let from = Inputs { store: &self.store, local: &|_| Some(outgoing.path.clone()), go_on: &|| Ok(()) };
+        let from =
+            Inputs { store: &self.store, local: &|_| Some(outgoing.path.clone()), go_on: &|| Ok(()), doubt: &|_| {} };
         let merge = Merge { level: Level::SNAPSHOT, inputs: vec![outgoing.info()] };
         let whole = compactor::merge(&from, &merge, &self.db.spool().temporary("whole"));
         whole.map_err(|e| match e {

@@ -44,7 +44,8 @@ impl Leading<'_> {
         file.sync_data().map_err(|e| Error::io("sync", db.wal(), e))?;
         let stretch = Stretch { from, to, follows, page_size: target.page_size, commit: target.commit };
         let room = db.room(u64::from(target.commit) * u64::from(target.page_size.get()));
-        let saved = match capture::save(spool, &stretch, &indexed, &WalFile(file), room) {
+        let saved = match capture::save(spool, &stretch, &indexed, &WalFile(file), room).map_err(|e| e.about(db.wal()))
+        {
             Err(Error::Corrupt(_)) => return Ok(None), // a reset came first, and its Gate saved it
             saved => saved?,
         };

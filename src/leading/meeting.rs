@@ -3,6 +3,7 @@
 
 use super::Leading;
 use crate::db::Db;
+use crate::due::Remedy;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::image::Snapshot;
@@ -51,12 +52,13 @@ pub(super) fn meet(
         state.time = listed.map_or(state.time, |listed| state.time.max(listed));
         return image_comes(state, outgoing);
     }
-    let reach = plan(&listing, Target::Latest).map(|plan| plan.txid());
+    let usable = history.manifest().files().filter(|held| held.is_usable()).map(|held| held.info.clone());
+    let reach = plan(&usable.collect::<Vec<_>>(), Target::Latest).map(|plan| plan.txid());
     // An image that needs none of them may be under way, and in the store under the first of its two names.
     let is_under_way = state.page_size == 0 && !outgoing.is_empty();
     if state.txid > Txid(0) && !is_under_way && !reach.as_ref().is_ok_and(|reach| *reach >= state.txid) {
         let found = reach.map_or_else(|e| e.to_string(), |reach| format!("it leads to {reach} only"));
-        log::warn!(target: "litestream", "{}: files are missing in the replica {}: {} was stored there, but {found}; a new image follows",
+        log::warn!(target: "litestream", "{}: files are missing or damaged in the replica {}: {} was stored there, but {found}; a new image follows",
             db.path().display(), settings.url, state.txid);
         // A snapshot, which needs no file before it.
         state.page_size = 0;
@@ -82,6 +84,21 @@ fn other_writer(settings: &Settings, end: Txid, stored: Txid) -> Error {
 }
 
 impl Leading<'_> {
+    /// Does for a replica with damaged files what only its database can do; true where that begins now.
+    pub(super) fn heals(&mut self) -> bool {
+        match self.history.remedy() {
+            Remedy::Transaction if !self.lone_snapshot => self.lone_snapshot = true,
+            // An image that needs none of the files before it.
+            Remedy::Image if self.state.page_size != 0 => {
+                self.state.page_size = 0;
+                (self.state.cursor, self.state.image) = (None, None);
+            }
+            _ => return false,
+        }
+        self.settled = None;
+        true
+    }
+
     /// Before a put. Another writer's file stands in its way only as long as it is not merged and deleted; so after a
     /// pause the newest file from here is looked for, which no writer deletes before its own. `false` where what the
     /// replica holds has to be looked at anew.

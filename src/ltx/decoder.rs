@@ -89,6 +89,14 @@ impl<R: Read> Decoder<R> {
         }
     }
 
+    /// What reading it ended in, where that was an error.
+    pub fn failed(&self) -> Option<&Error> {
+        match &self.state {
+            State::Failed(e) => Some(e),
+            _ => None,
+        }
+    }
+
     /// Size of the file in bytes, as far as it was read.
     pub fn size(&self) -> u64 {
         HEADER_SIZE as u64 + self.frames.count()

@@ -126,7 +126,7 @@ pub(super) fn following(pgno: Pgno, lock: Pgno) -> Pgno {
 }
 
 fn write_error(e: std::io::Error) -> Error {
-    Error::io("write LTX", "to its file", e)
+    Error::unnamed("write LTX file", e)
 }
 
 fn broken() -> Error {

@@ -188,7 +188,7 @@ pub(super) fn read_error(e: io::Error, place: &str) -> Error {
     }
     match e.kind() {
         ErrorKind::UnexpectedEof => Error::Corrupt(format!("LTX file ends too early, {place}")),
-        _ => Error::io("read LTX", "from its store", e),
+        _ => Error::unnamed("read LTX file", e),
     }
 }
 

@@ -30,19 +30,20 @@ pub fn check_order(spans: impl IntoIterator<Item = Span>) -> Result<()> {
     Ok(())
 }
 
-/// Merges files, oldest first, into one. The header, the writer and the size in bytes of what was written.
-pub fn merge<R: Read, W: Write>(inputs: Vec<Decoder<R>>, out: W) -> Result<(Header, W, u64)> {
-    let header = merged_header(&inputs)?;
+/// Merges files, oldest first, into one. The header, the writer and the size in bytes of what was written. Where it
+/// fails, [`Decoder::failed`] says which input did.
+pub fn merge<R: Read, W: Write>(inputs: &mut [Decoder<R>], out: W) -> Result<(Header, W, u64)> {
+    let header = merged_header(inputs)?;
     merge_as(header, inputs, out)
 }
 
 /// Merges files, oldest first, into a whole database: what is older than the first of them is in none of its pages.
-pub fn merge_whole<R: Read, W: Write>(inputs: Vec<Decoder<R>>, out: W) -> Result<(Header, W, u64)> {
-    let header = merged_header(&inputs)?;
+pub fn merge_whole<R: Read, W: Write>(inputs: &mut [Decoder<R>], out: W) -> Result<(Header, W, u64)> {
+    let header = merged_header(inputs)?;
     merge_as(Header { span: Span { min: Txid(1), ..header.span }, ..header }, inputs, out)
 }
 
-fn merge_as<R: Read, W: Write>(header: Header, mut inputs: Vec<Decoder<R>>, out: W) -> Result<(Header, W, u64)> {
+fn merge_as<R: Read, W: Write>(header: Header, inputs: &mut [Decoder<R>], out: W) -> Result<(Header, W, u64)> {
     let mut encoder = Encoder::new(out, &header)?;
     let mut pages = vec![Vec::new(); inputs.len()];
     let mut heads = BinaryHeap::with_capacity(inputs.len());

@@ -35,6 +35,7 @@ impl<'a> Detours<'a> {
     pub fn next(&mut self, before: &Plan, damage: Option<Damage>) -> Result<Plan> {
         let is_new = damage.is_some();
         if let Some(Damage { file, error }) = damage {
+            (self.options.doubt)(&file);
             if !self.options.around_damage || self.without.len() == RESTORE_DETOURS {
                 return Err(error);
             }

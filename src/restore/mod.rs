@@ -40,6 +40,8 @@ pub struct Options<'a> {
     pub bounded: bool,
     /// A damaged file is left out where others lead to the same transaction, and the log says so; else it is an error.
     pub around_damage: bool,
+    /// Told of each damaged file that is met, whether it is gone around or not.
+    pub doubt: &'a (dyn Fn(&FileInfo) + Sync),
     /// Told after every write, by whichever thread wrote.
     pub progress: &'a (dyn Fn(Progress) + Sync),
     /// Asked between requests: an error ends the restore with it (a deadline, a person who gave up).
@@ -49,7 +51,8 @@ pub struct Options<'a> {
 impl Default for Options<'_> {
     fn default() -> Self {
         let (progress, go_on) = (&|_| {}, &|| Ok(()));
-        Options { parallelism: RESTORE_THREADS, bounded: false, around_damage: false, progress, go_on }
+        let parallelism = RESTORE_THREADS;
+        Options { parallelism, bounded: false, around_damage: false, doubt: &|_| {}, progress, go_on }
     }
 }
 

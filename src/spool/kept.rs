@@ -60,6 +60,17 @@ impl Kept {
         self.files.contains_key(&(level, span)).then(|| self.folder.join(name(level, span)))
     }
 
+    /// Lets go of one copy: something is wrong with it, or with what it is a copy of.
+    pub fn forget(&mut self, level: Level, span: Span) -> Result<()> {
+        match self.files.remove(&(level, span)) {
+            Some(size) => {
+                self.bytes -= size;
+                remove(&self.folder.join(name(level, span)))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Lets go of a level's copies up to a transaction: the next level has them.
     pub fn release(&mut self, level: Level, up_to: Txid) -> Result<()> {
         let done: Vec<(Level, Span)> =

@@ -128,8 +128,9 @@ impl Folder {
 
     pub fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
         one(&self.calls.get);
-        let opened = open(&self.path(file.level, file.span))?;
-        Ok(Box::new(BufReader::with_capacity(FILE_BUFFER, opened)))
+        let path = self.path(file.level, file.span);
+        let file = BufReader::with_capacity(FILE_BUFFER, open(&path)?);
+        Ok(Box::new(Named { file, path }))
     }
 
     pub fn list_others(&self, folder: &str) -> Result<Vec<Other>> {
@@ -337,6 +338,21 @@ fn is_abandoned(path: &Path) -> bool {
             .metadata()
             .and_then(|about| about.modified())
             .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > STALE_TEMPORARY)),
+    }
+}
+
+/// A file whose errors name it.
+struct Named {
+    file: BufReader<File>,
+    path: PathBuf,
+}
+
+impl Read for Named {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read(buf).map_err(|e| match e.kind() {
+            ErrorKind::Interrupted => e,
+            _ => std::io::Error::other(Error::io("read", &self.path, e)),
+        })
     }
 }
 

@@ -68,7 +68,11 @@ pub(super) struct Running {
 
 impl Running {
     fn start() -> Result<Running> {
-        let failed = |e| Error::io("start the I/O thread", "litestream-io", e);
+        let failed = |e| {
+            Error::Busy(format!(
+                "the thread litestream-io does not start ({e}): the process may be at a limit of threads or files"
+            ))
+        };
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)

@@ -10,7 +10,7 @@ use litestream_engine::limits::{
     COMPACTION_CHUNK, COMPACTION_MEMORY, KEPT_LOCALLY, MAX_PARTS, PART, SINGLE_PUT, STREAM_CHUNK,
 };
 use litestream_engine::ltx::{FileInfo, Level, Span, Txid};
-use litestream_engine::manifest::Manifest;
+use litestream_engine::manifest::{Manifest, Proof};
 use litestream_engine::plan::{Target, plan};
 use litestream_engine::retention;
 use std::collections::BTreeMap;
@@ -86,6 +86,8 @@ pub struct Outcome {
     pub restore_most: u64,
     /// Whole copies that were uploaded in the first hour, the first image included.
     pub copies_in_first_hour: usize,
+    /// Files that were read for no other reason than to prove them, while it was written to.
+    pub proofs: u64,
     /// Requests after everything due was done and nothing was written for ten days.
     pub idle_requests: u64,
     /// Most requests between two commits of the last hour.
@@ -99,6 +101,7 @@ struct World {
     now: Time,
     traffic: Traffic,
     copies: usize,
+    proofs: u64,
 }
 
 impl World {
@@ -147,6 +150,12 @@ impl World {
                     self.traffic.deletes += 1;
                     self.manifest.remove(&files);
                 }
+                Due::Now(Work::Prove(file)) => {
+                    self.traffic.gets += file.size.div_ceil(STREAM_CHUNK);
+                    self.traffic.fetched += file.size;
+                    self.proofs += 1;
+                    self.manifest.judge((file.level, file.span), Proof::Sound);
+                }
                 other => return other,
             }
         }
@@ -161,6 +170,7 @@ impl World {
             let at_once = if info.size == largest && info.size > most { STREAM_CHUNK } else { chunk };
             self.traffic.gets += info.size.div_ceil(at_once);
             self.traffic.fetched += info.size;
+            self.manifest.judge((info.level, info.span), Proof::Sound);
         }
         let last = inputs.last().expect("a merge has inputs");
         let span = Span { min: inputs[0].span.min, max: last.span.max };
@@ -188,6 +198,7 @@ pub fn run(scene: Scene) -> Outcome {
         now: start,
         traffic: Traffic { lists: 10, ..Traffic::default() },
         copies: 0,
+        proofs: 0,
     };
     world.put(Level::SNAPSHOT, Span::one(Txid(1)), start);
     world.put(Level::RAW, Span::one(Txid(2)), start);
@@ -241,6 +252,7 @@ pub fn run(scene: Scene) -> Outcome {
     let objects = world.manifest.files().count();
     let stored = world.manifest.files().map(|held| held.info.size).sum();
     let snapshots = world.manifest.snapshots().count();
+    let proofs = world.proofs;
     let idle_requests = idle(&mut world);
     Outcome {
         objects,
@@ -252,6 +264,7 @@ pub fn run(scene: Scene) -> Outcome {
         restore_files,
         restore_most,
         copies_in_first_hour,
+        proofs,
         idle_requests,
         manifest: world.manifest,
     }

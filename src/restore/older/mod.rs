@@ -188,7 +188,7 @@ fn unpack_snapshot(
         return Err(Error::Corrupt(format!("{}: {size} bytes are no database", snapshot.name())));
     }
     file.read_exact_at(&mut header, 0).map_err(|e| Error::io("read", path, e))?;
-    let page_size = PageSize::from_header([header[16], header[17]])?;
+    let page_size = PageSize::from_header([header[16], header[17]]).map_err(|e| e.about(snapshot.name()))?;
     if !size.is_multiple_of(u64::from(page_size.get())) {
         return Err(Error::Corrupt(format!(
             "{}: {size} bytes are no whole number of pages of {}",
