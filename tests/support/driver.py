@@ -1,7 +1,7 @@
 """The application in tests of power loss and faults: a ledger of numbered transactions, of which any prefix can be told
 from any other content. Run as `driver.py work STEPS` it does what it is told and writes down what it was promised; as
-`driver.py check` it judges databases after a loss of power, as `driver.py fault` it works while files fail or the clock
-jumps: each order in a fork of its own, one line of JSON in, one out.
+`driver.py check` it judges databases after a loss of power, as `driver.py fault` it works, or lets a lost database be
+restored, while files fail or the clock jumps: each order in a fork of its own, one line of JSON in, one out.
 """
 
 import json
@@ -203,9 +203,12 @@ class Control:
     def arm(self, error, forever, group, at):
         struct.pack_into("=4I3Q", self.memory, 0, 1, error, forever, group, at, 0, 0)
 
+    def armed(self, yes):
+        struct.pack_into("=I", self.memory, 0, int(yes))
+
     def disarm(self):
         """How many operations could have failed, and how many did."""
-        struct.pack_into("=I", self.memory, 0, 0)
+        self.armed(False)
         return struct.unpack_from("=2Q", self.memory, 24)
 
     def hits(self):
@@ -334,6 +337,106 @@ def with_faults(order, control):
     yield said
 
 
+def apart(what):
+    """What that answers in a process of its own."""
+    answer, out = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(out, json.dumps(what()).encode())
+        except BaseException as e:
+            os.write(out, json.dumps(f"{type(e).__name__}: {e}").encode())
+        os._exit(0)
+    os.close(out)
+    with open(answer) as answer:
+        said = json.load(answer)
+    os.waitpid(child, 0)
+    assert not isinstance(said, str), said
+    return said
+
+
+def plain(path):
+    """What SQLite without the extension finds there; -1 where there is nothing, -2 where it is no database yet."""
+    copy = path + "-copy"
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return -1
+    shutil.copyfile(path, copy)
+    try:
+        db = connect(f"file:{copy}?vfs=unix")
+        n = judge(db)
+        db.close()
+        return n
+    except sqlite3.DatabaseError as e:
+        return -2 if str(e) == "file is not a database" else f"{e}"
+    finally:
+        os.remove(copy)
+
+
+def with_faults_in_a_restore(order, control):
+    """A database that was stored is lost, and comes back while files fail: at once, or with the next open after it."""
+    said = {"step": "begin", "errors": [], "slowest": 0.0, "found": []}
+    yield said
+
+    def stored():
+        faulty = prepare(order)
+        for _ in range(order["more"]):
+            faulty.commit()
+        sync(faulty.db)
+        faulty.db.close()
+        return faulty.n
+
+    said["n"] = apart(stored)
+    path = order["database"]
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        if os.path.exists(path + suffix):
+            os.remove(path + suffix)
+    if order["spool"] == "lost":
+        shutil.rmtree(os.path.join(os.path.dirname(path), ".app.db-litestream"))
+    if order["empty"]:
+        open(path, "w").close()
+    said["step"] = "restore"
+    yield said
+
+    def opens():
+        """Opens while files fail; what they said, how long the slowest took, what each left behind."""
+        errors, found, slowest = [], [], 0.0
+        control.arm(order["error"], order["forever"], order["group"], order["at"])
+        for _ in range(2):
+            began = time.monotonic()
+            try:
+                db = connect(order["uri"])
+                db.execute("SELECT n FROM head").fetchall()
+                db.close()
+            except sqlite3.Error as e:
+                errors.append(str(e))
+            slowest = max(slowest, time.monotonic() - began)
+            control.armed(False)
+            found.append(plain(path))
+            control.armed(True)
+        return [errors, found, slowest, *control.disarm()]
+
+    answer = apart(opens) if order["fresh"] else opens()
+    said["errors"], said["found"], said["slowest"], said["could"], said["hits"] = answer
+    said["step"] = "after"
+    yield said
+    faulty = Faulty(order, {})
+    faulty.open()
+    said["after"] = judge(faulty.db)
+    faulty.known = False
+    for _ in range(3):
+        faulty.commit()
+    said["step"] = "sync"
+    yield said
+    sync(faulty.db)
+    spool = os.listdir(os.path.join(os.path.dirname(path), ".app.db-litestream"))
+    said["left"] = [name for name in spool if "restore-" in name or name == "restoring"]
+    with open(order["image"], "wb") as out:
+        out.write(image(path))
+    faulty.db.close()
+    said["step"] = "done"
+    yield said
+
+
 # ---- one fork for each order ----
 
 
@@ -365,6 +468,6 @@ if sys.argv[1] == "work":
     work(json.loads(sys.argv[2]))
 elif sys.argv[1] == "fault":
     control = Control()
-    serve(lambda order: with_faults(order, control))
+    serve(lambda order: (with_faults_in_a_restore if order["restore"] else with_faults)(order, control))
 else:
     serve(after_crash)
