@@ -5,7 +5,7 @@
 //! deleted is noted, so that nothing is asked of the store while nothing is due.
 
 use crate::backoff::Backoff;
-use crate::clock::Time;
+use crate::clock::{Onward, Time};
 use crate::compactor::{self, Inputs, Merged};
 use crate::db::Db;
 use crate::due::{Due, Merge, Schedule, Work, due};
@@ -26,6 +26,7 @@ const WHAT: &str = "compaction and retention";
 
 /// The upkeep.
 pub(crate) struct History {
+    clock: Onward,
     schedule: Schedule,
     manifest: Manifest,
     kept: Kept,
@@ -81,6 +82,7 @@ impl History {
     /// Begins with what a listing showed.
     pub(crate) fn begin(db: &Db, schedule: &Schedule, listing: Vec<FileInfo>) -> Result<History> {
         Ok(History {
+            clock: Onward::new(),
             schedule: schedule.clone(),
             manifest: Manifest::learnt(listing),
             kept: Kept::begin(db.spool())?,
@@ -89,6 +91,11 @@ impl History {
             backoff: Backoff::new(UPKEEP_BACKOFF),
             barred: Vec::new(),
         })
+    }
+
+    /// The replica's time. `dated` is the newest header's.
+    pub(crate) fn now(&self, dated: Time) -> Time {
+        self.clock.now(dated)
     }
 
     /// What the replica holds.

@@ -6,11 +6,19 @@ use super::stage;
 use super::store::Weather;
 use crate::dice::Dice;
 use litestream_engine::error::Error;
+use litestream_engine::ltx::{Level, Txid};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest simulated time, with a store that works, until everything is stored.
 const SETTLES: Duration = Duration::from_secs(60);
+/// Longest simulated time, with a store that works, until everything stored is merged once: twice the longest interval of
+/// level 1, and the longest pause after an error.
+const MERGES: Duration = Duration::from_secs(360);
+/// Steps of a wall clock that somebody sets, in seconds: a minute to a month.
+const STEPS: [i64; 6] = [60, 600, 7200, 86_400, 3 * 86_400, 30 * 86_400];
+/// One in so many actions sets it.
+const SET: u64 = 12;
 /// Opens in a row that may fail because a missing file cannot be restored now.
 const OPENS: u32 = 20;
 
@@ -57,6 +65,10 @@ pub fn work(world: &World, mut dice: Dice, actions: u64) -> Option<App> {
     let mut app = open(world)?;
     let mut reads = None;
     for _ in 0..actions {
+        if world.clock_steps && dice.one_in(SET) {
+            let step = dice.of(&STEPS);
+            stage::set_clock(if dice.one_in(2) { step } else { -step });
+        }
         let pages: Vec<u64> = (0..1 + dice.below(6)).map(|_| dice.below(1 << 20)).collect();
         let size = app.pages();
         match dice.below(20) {
@@ -111,5 +123,24 @@ pub fn settle(world: &World, mut app: App, others: &[&str]) {
         stage::takes(Duration::from_millis(50));
     }
     drop(db);
+    merge(world);
     app.close();
+}
+
+/// Nobody commits any more: when the interval is over, the newest transaction is in a file of a level above the raw ones.
+/// A wall clock that was set back does not keep it from that.
+fn merge(world: &World) {
+    let began = Instant::now();
+    let (mut raw, mut merged) = (Txid(0), Txid(0));
+    while began.elapsed() < MERGES {
+        for file in world.shop.listing() {
+            let reach = if file.level == Level::RAW { &mut raw } else { &mut merged };
+            *reach = file.span.max.max(*reach);
+        }
+        if merged >= raw {
+            return;
+        }
+        stage::takes(Duration::from_secs(1));
+    }
+    world.stage.trouble(format!("{raw} is stored, and after {MERGES:?} only {merged} is merged"));
 }

@@ -49,6 +49,8 @@ pub struct World {
     pub registry: Arc<Registry>,
     pub params: Vec<(String, String)>,
     pub base: Arc<dyn BaseVfs>,
+    /// Somebody sets the wall clock now and then.
+    pub clock_steps: bool,
 }
 
 pub struct App {
@@ -230,7 +232,7 @@ impl App {
     }
 
     /// The same, and `then` in the moment in which it counts.
-    fn publish_and(&self, index: &Index, then: impl FnOnce()) {
+    pub fn publish_and(&self, index: &Index, then: impl FnOnce()) {
         let mut raw = [0u8; 48];
         let mut put = |at: usize, value: u32| raw[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         put(0, 3_007_000);

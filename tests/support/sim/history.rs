@@ -66,6 +66,8 @@ struct Plot {
     long: bool,
     /// Nobody commits for longer than superfluous files are kept.
     idle: bool,
+    /// The wall clock is set now and then, by a minute to a month, forward and back.
+    clock_steps: bool,
 }
 
 impl Plot {
@@ -77,6 +79,7 @@ impl Plot {
             small_spool: dice.one_in(8),
             long: dice.one_in(12),
             idle: dice.one_in(4),
+            clock_steps: dice.one_in(3),
         }
     }
 }
@@ -184,6 +187,7 @@ impl History {
             registry: Arc::new(Registry::with(io, Arc::new(Crew { stage: Arc::clone(&self.stage), life }))),
             params: if kind == Kind::Replicates { self.params.clone() } else { replica_off },
             base: Arc::new(Base { machine: Arc::clone(&self.machine), life }),
+            clock_steps: self.plot.clock_steps,
         }
     }
 
