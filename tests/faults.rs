@@ -278,7 +278,7 @@ fn faults_in_sqlites_files_corrupt_nothing_and_store_nothing_uncommitted() {
 // on a folder replica fail; what each open leaves is read by plain SQLite, and then one opens without a fault.
 #[test]
 fn faults_in_a_restore_on_open_leave_the_whole_database_or_none() {
-    let (each, seed) = (number("LITESTREAM_FAULTS", 4), number("LITESTREAM_SEED", 1));
+    let (each, seed) = (number("LITESTREAM_FAULTS", 3), number("LITESTREAM_SEED", 1));
     let (mut bench, mut dice) = (Bench::new(), Dice::new(seed));
     let (mut tried, mut hits, mut failed) = (0, 0, 0);
     for whose in [Whose::Spool, Whose::Sqlite, Whose::Replica] {

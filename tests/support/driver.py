@@ -128,6 +128,10 @@ class Application:
             self.db.close()
         elif what == "wait":
             time.sleep(arguments[0])
+        elif what == "other":
+            ask, answer = self.other
+            os.write(ask, json.dumps([self.n, arguments[0]]).encode() + b"\n")
+            self.n = int(answer.readline())
         elif what == "times":
             for _ in range(arguments[0]):
                 for step in arguments[1]:
@@ -136,9 +140,27 @@ class Application:
             raise ValueError(what)
 
 
+def beside(application):
+    """Another process, which does the steps that it is asked for, one list at a time, and says where it is then."""
+    order, ask = os.pipe()
+    answer, out = os.pipe()
+    if os.fork() == 0:
+        os.close(ask)
+        for line in os.fdopen(order):
+            application.n, steps = json.loads(line)
+            for step in steps:
+                application.step(*step)
+            os.write(out, b"%d\n" % application.n)
+        os._exit(0)
+    os.close(out)
+    return ask, os.fdopen(answer)
+
+
 def work(steps):
     load()
     application = Application()
+    if any(step[0] == "other" for step in steps):
+        application.other = beside(application)
     for step in steps:
         application.step(*step)
 
@@ -147,10 +169,21 @@ def work(steps):
 
 
 def after_crash(order):
-    """Plain SQLite on a copy, then the extension on the files themselves."""
+    """Plain SQLite on a copy, then the extension on the files themselves. Where the database need not be sound, what SQLite
+    or the extension says against it is an answer."""
     path, copy = order["database"], order["copy"]
-    said = {"plain": -1, "replica": -1, "step": "replica"}
+    said = {"plain": -1, "replica": -1, "step": "replica", "broken": []}
     yield said
+    again = os.open(order["again"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def unless_broken(what, *arguments):
+        try:
+            return what(*arguments)
+        except (sqlite3.Error, AssertionError, ValueError) as e:
+            if order["sound"]:
+                raise
+            said["broken"].append(f"{what.__name__}: {e}")
+
     if order["replica"]:
         db = connect(f"file:{order['replica']}?vfs=unix")
         said["replica"] = judge(db)
@@ -161,31 +194,31 @@ def after_crash(order):
             if os.path.exists(path + suffix):
                 shutil.copyfile(path + suffix, copy + suffix)
         db = connect(f"file:{copy}?vfs=unix")
-        said["plain"] = judge(db)
+        said["plain"] = unless_broken(judge, db)
         db.close()
     said["step"] = "reopen"
     yield said
-    db = connect(order["uri"])
-    db.execute("PRAGMA busy_timeout=10000")
-    said["reopened"] = n = judge(db)
-    said["step"] = "commit"
-    yield said
-    for _ in range(order["commits"]):
-        if n < 0:
-            begin(db)
-            n = 0
-        else:
+    db = unless_broken(connect, order["uri"])
+    if db:
+        db.execute("PRAGMA busy_timeout=10000")
+        said["reopened"] = n = unless_broken(judge, db)
+        said["step"] = "commit"
+        yield said
+        for _ in range(order["commits"] if n is not None else 0):
             n += 1
-            transact(db, n)
-    said["n"] = n
-    said["step"] = "sync"
-    yield said
-    said["txid"] = sync(db)
-    with open(order["image"], "wb") as out:
-        out.write(image(path))
-    said["step"] = "close"
-    yield said
-    db.close()
+            begin(db) if n == 0 else transact(db, n)
+            os.write(again, b"c %d\n" % n)
+        said["n"] = n
+        said["step"] = "sync"
+        yield said
+        said["txid"] = unless_broken(sync, db)
+        if n is not None:
+            os.write(again, b"s %d\n" % n)
+        with open(order["image"], "wb") as out:
+            out.write(unless_broken(image, path) or b"")
+        said["step"] = "close"
+        yield said
+        db.close()
     said["step"] = "done"
     yield said
 
@@ -285,11 +318,7 @@ def with_faults(order, control):
     said = {"step": "begin"}
     if order["fresh"]:
         # Another process made it: this one begins with the fault.
-        child = os.fork()
-        if child == 0:
-            prepare(order).db.close()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        apart(lambda: prepare(order).db.close())
         faulty = Faulty(order, said)
     else:
         faulty = prepare(order)
@@ -350,6 +379,7 @@ def apart(what):
     os.close(out)
     with open(answer) as answer:
         said = json.load(answer)
+    # Until then its worker may write to the folders, which the next order builds anew.
     os.waitpid(child, 0)
     assert not isinstance(said, str), said
     return said
@@ -445,23 +475,17 @@ def serve(job):
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        answer, out = os.pipe()
-        child = os.fork()
-        if child == 0:
+
+        def done():
             said = {}
             try:
                 for said in job(order):
                     pass
             except BaseException as e:
                 said["error"] = f"{type(e).__name__}: {e}"
-            os.write(out, json.dumps(said).encode())
-            os._exit(0)
-        os.close(out)
-        with open(answer) as answer:
-            said = answer.read()
-        # Said when the child is gone: until then its worker may write to the folders, which the next order builds anew.
-        os.waitpid(child, 0)
-        print(said, flush=True)
+            return said
+
+        print(json.dumps(apart(done)), flush=True)
 
 
 if sys.argv[1] == "work":
