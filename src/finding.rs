@@ -124,7 +124,7 @@ impl Leading<'_> {
         let base = &*held.base;
         let Some(header) = image::header(base)? else { return Ok(Proof::Whole) };
         self.db.report.journal(!header.wal);
-        if crate::copy::journal_is_hot(self.db.path()) {
+        if image::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
         }
         let end = link::newest_end(Some(&self.state), links);

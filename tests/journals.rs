@@ -91,3 +91,22 @@ fn a_kill_inside_a_transaction_leaves_replica_and_file_equal() {
         process.end();
     }
 }
+
+/// Goal: what was not kept, because the Spool has no room, is read from the database and stored, also where a journal without
+/// content lies beside it for good (PERSIST). Method: a Spool of 1 KB, and transactions that are larger.
+#[test]
+fn what_the_spool_has_no_room_for_is_stored_from_the_database() {
+    load();
+    for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+        let folder = folder();
+        let place = Place::in_folder(folder.path(), "app.db").every("20ms").with("&spool-limit=1KB");
+        let mut process = start(&place, mode);
+        fill(&mut process);
+        is_stored(&place, &mut process);
+        for n in 1..=3 {
+            process.sql(&format!("UPDATE t SET b = randomblob(700) WHERE id % 50 = {n}"));
+            is_stored(&place, &mut process);
+        }
+        process.end();
+    }
+}
