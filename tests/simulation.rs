@@ -4,7 +4,8 @@
 //! forgets its answers and stores late.
 //!
 //! `LITESTREAM_SEED` says where the seeds begin, `LITESTREAM_SEEDS` how many there are, `LITESTREAM_TRACE` that each step
-//! of them is told. A failure prints its seed. Power loss is not in it (tests/power.rs), nor are rollback-journal modes.
+//! of them is told. A failure prints its seed. Power loss is not in it (tests/power.rs), nor is exclusive locking mode; in
+//! DELETE, TRUNCATE and PERSIST there is one process at a time, with up to two connections.
 //!
 //! It can fail. Tried, each found by some of the first 100 seeds: `state` before the put; a refused put taken for done; a
 //! Segment lost at a restart, or deleted before its file is written; a Gate that saves only sometimes; no End when the WAL

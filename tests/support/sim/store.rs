@@ -316,3 +316,34 @@ impl Home for Shop {
         Ok(())
     }
 }
+
+/// The same shelves, for whoever only looks: no call fails, takes time or lets others act.
+pub struct Quiet(pub Arc<Shop>);
+
+impl Home for Quiet {
+    fn holds(&self, level: Level, span: Span) -> Result<bool> {
+        Ok(self.0.shelf().objects.contains_key(&(level, span)))
+    }
+
+    fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
+        Ok(infos(&self.0.shelf().objects).into_iter().filter(|info| info.level == level).collect())
+    }
+
+    fn put(&self, _: Level, _: Span, _: Time, _: &Body<'_>) -> Result<Put> {
+        Err(refused("put"))
+    }
+
+    fn read(&self, level: Level, span: Span, range: Option<Range<u64>>) -> Result<Bytes> {
+        let shelf = self.0.shelf();
+        let bytes = shelf.objects.get(&(level, span)).ok_or_else(|| refused("get"))?.bytes.clone();
+        Ok(range.map_or(bytes.clone(), |range| bytes.slice(range.start as usize..range.end as usize)))
+    }
+
+    fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new(std::io::Cursor::new(self.read(file.level, file.span, None)?)))
+    }
+
+    fn delete(&self, _: &[Name]) -> Result<()> {
+        Err(refused("delete"))
+    }
+}
