@@ -4,7 +4,7 @@
 use crate::base::{BaseFile, Lock};
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::image::{self, Header, header, journal_path, read_page};
+use crate::image::{self, Header, header, journal_is_hot, journal_path, read_page};
 use crate::limits;
 use crate::link;
 use crate::page::{PageSize, Pgno};
@@ -14,7 +14,8 @@ use crate::wal::{Cursor, Salt};
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// A copy that is being made. Its file goes with it.
@@ -209,11 +210,4 @@ pub(crate) fn make_durable(db: &Db) -> Result<()> {
         _ => {}
     }
     sync_beside(db.path())
-}
-
-/// A journal with something in it: a transaction that is being written, or one that has to be rolled back.
-pub(crate) fn journal_is_hot(database: &Path) -> bool {
-    let mut first = [0u8; 8];
-    let Ok(file) = File::open(journal_path(database)) else { return false };
-    file.read_exact_at(&mut first, 0).is_ok() && first != [0u8; 8]
 }

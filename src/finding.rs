@@ -134,7 +134,7 @@ impl Leading<'_> {
         let base = &*held.base;
         let Some(header) = image::header(base, self.db.path())? else { return Ok(Proof::Whole) };
         self.is_in_wal_mode(header.wal);
-        if crate::copy::journal_is_hot(self.db.path()) {
+        if image::journal_is_hot(self.db.path()) {
             return Ok(Proof::Busy);
         }
         let end = link::newest_end(Some(&self.state), links);
@@ -222,16 +222,36 @@ impl Leading<'_> {
         Ok(())
     }
 
-    /// Segments that a crash left behind after `state` had moved past them.
-    fn sweep_segments(&self, at: &Cursor) -> Result<()> {
+    /// Segments that a crash left behind after `state` had moved past them, and those of lives before an image. Everything
+    /// that was committed is in `at`; what else was saved since that was looked up must not go with them.
+    fn sweep_segments(&mut self, at: &Cursor) -> Result<()> {
+        let mut others = Vec::new();
         for Segment { path, head, .. } in &self.segments {
-            let past = head.from.salt == at.salt && head.to.salt == at.salt && head.to.frame <= at.frame;
-            let other = head.from.salt != at.salt && !head.follows.is_some_and(|follows| follows.same_point(at));
-            if past || (other && older_than_state(self.db, path)) {
+            if head.from.salt == at.salt && head.to.salt == at.salt && head.to.frame <= at.frame {
                 remove(path)?;
+            }
+            if head.from.salt != at.salt && !head.follows.is_some_and(|follows| follows.same_point(at)) {
+                others.push(path.clone());
+            }
+        }
+        if !others.is_empty() && self.is_still_whole(at)? {
+            for path in others {
+                remove(&path)?;
             }
         }
         Ok(())
+    }
+
+    /// Asked after the Segments were listed, so that it is true of all of them. No time of a file tells: clocks are set.
+    fn is_still_whole(&mut self, at: &Cursor) -> Result<bool> {
+        let look = match self.db.look() {
+            // Closed, as far as this process sees. Without a WAL nobody has committed anything since the End.
+            Look::Blind if journal_is_wal(self.db) && self.db.wal().exists() => return Ok(false),
+            Look::Blind if journal_is_wal(self.db) => Look::Empty,
+            look => look,
+        };
+        let (links, stat) = (self.db.spool().links()?, Stat::of(self.db.path())?);
+        Ok(matches!(self.prove(&look, &links, stat, at)?, Proof::Whole))
     }
 }
 
@@ -246,12 +266,4 @@ enum Proof {
 pub(crate) fn journal_is_wal(db: &Db) -> bool {
     let opened = db.base().open_database(db.path(), true);
     opened.ok().and_then(|base| image::header(&*base, db.path()).ok().flatten()).is_none_or(|header| header.wal)
-}
-
-fn older_than_state(db: &Db, path: &std::path::Path) -> bool {
-    let modified = |path: &std::path::Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    match (modified(path), modified(&db.spool().path("state"))) {
-        (Some(segment), Some(state)) => segment < state,
-        _ => false,
-    }
 }

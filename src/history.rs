@@ -10,7 +10,7 @@ pub(crate) use self::task::list;
 
 use self::task::{Done, Permit, Task};
 use crate::backoff::Backoff;
-use crate::clock::Time;
+use crate::clock::{Onward, Time};
 use crate::compactor::Merged;
 use crate::db::Db;
 use crate::due::{Due, Merge, Remedy, Schedule, Work, due, is_ailing, remedy};
@@ -32,6 +32,7 @@ const WHAT: &str = "compaction and retention";
 
 /// The upkeep.
 pub(crate) struct History {
+    clock: Onward,
     schedule: Schedule,
     manifest: Manifest,
     kept: Kept,
@@ -71,6 +72,7 @@ impl History {
     /// Begins with what a listing showed.
     pub(crate) fn begin(db: &Db, schedule: &Schedule, listing: Vec<FileInfo>) -> Result<History> {
         let history = History {
+            clock: Onward::new(),
             schedule: schedule.clone(),
             manifest: Manifest::learnt(listing),
             kept: Kept::begin(db.spool())?,
@@ -87,6 +89,11 @@ impl History {
             history.name(db, &short.info, &why);
         }
         Ok(history)
+    }
+
+    /// The replica's time. `dated` is the newest header's.
+    pub(crate) fn now(&self, dated: Time) -> Time {
+        self.clock.now(dated)
     }
 
     /// What the replica holds.

@@ -254,7 +254,7 @@ impl<'a> Snapshot<'a> {
     fn closed(base: &'a dyn BaseFile, path: &Path, wal_path: &Path) -> Result<Option<Snapshot<'a>>> {
         let waits = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
         let Some(stat) = Stat::of(path)? else { return Ok(None) };
-        if waits(wal_path) || waits(&journal_path(path)) || recent(&stat) {
+        if waits(wal_path) || journal_is_hot(path) || recent(&stat) {
             return Ok(None);
         }
         let Some(file) = header(base, path)? else { return Ok(None) };
@@ -370,6 +370,13 @@ fn shm_path(database: &Path) -> std::path::PathBuf {
 /// The rollback journal of a database.
 pub fn journal_path(database: &Path) -> std::path::PathBuf {
     suffixed(database, "-journal")
+}
+
+/// A journal with something in it: a transaction that is being written, or one that has to be rolled back.
+pub fn journal_is_hot(database: &Path) -> bool {
+    let mut first = [0u8; 8];
+    let Ok(file) = File::open(journal_path(database)) else { return false };
+    file.read_exact_at(&mut first, 0).is_ok() && first != [0u8; 8]
 }
 
 #[cfg(test)]

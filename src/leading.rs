@@ -159,7 +159,8 @@ impl<'a> Leading<'a> {
         if self.outgoing.is_none() && !matches!(turn, Turn::Following | Turn::Gone | Turn::Moved) {
             let database = u64::from(self.state.commit) * u64::from(self.state.page_size);
             let site = Site { db: self.db, store: &self.store, inode: self.state.inode, database };
-            self.history.turn(&site, Time::now());
+            let now = self.history.now(self.state.time);
+            self.history.turn(&site, now);
             self.validation.turn(&site);
             if self.heals() {
                 return Ok(Turn::More);
@@ -170,7 +171,7 @@ impl<'a> Leading<'a> {
 
     /// True while the replica's upkeep has something to do.
     pub(crate) fn is_busy(&self) -> bool {
-        self.history.is_busy(Time::now())
+        self.history.is_busy(self.history.now(self.state.time))
     }
 
     /// Leaves, before the lock is given back. What is known of the replica serves the next Leader of this process.
@@ -244,9 +245,10 @@ impl<'a> Leading<'a> {
         self.db.spool().set_state(&mut state)?;
         self.state = state;
         self.lone_snapshot = outgoing.level() == Level::SNAPSHOT;
-        self.history.stored(self.db, outgoing.info(), &outgoing.path, Time::now())?;
+        let now = self.history.now(self.state.time);
+        self.history.stored(self.db, outgoing.info(), &outgoing.path, now)?;
         if let Some(begun) = self.beginning.take() {
-            self.history.stored(self.db, begun.whole.info(Level::SNAPSHOT), &begun.whole.path, Time::now())?;
+            self.history.stored(self.db, begun.whole.info(Level::SNAPSHOT), &begun.whole.path, now)?;
         }
         fault::point("ltx-removed");
         self.outgoing = None;
@@ -355,7 +357,7 @@ impl<'a> Leading<'a> {
 
     /// Header times never go back.
     fn next_time(&self) -> Time {
-        Time::now().max(Time(self.state.time.0 + 1))
+        self.history.now(self.state.time).max(Time(self.state.time.0 + 1))
     }
 
     /// Where a walk begins.

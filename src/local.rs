@@ -5,8 +5,8 @@
 
 use crate::base::BaseFile;
 use crate::capture::{self, ChainEnd};
-use crate::copy::journal_is_hot;
 use crate::error::{Error, Result};
+use crate::image::journal_is_hot;
 use crate::image::{self, Header, read_page};
 use crate::ltx::Decoder;
 use crate::page::{PageSize, Pgno};

@@ -260,3 +260,82 @@ fn a_full_disk_below_the_database_fails_as_it_does_without_us() {
         all([member.leave()]);
     }
 }
+
+/// Opens, which fails in these words; the database is not there, half or empty.
+#[track_caller]
+fn assert_not_restored(home: &Home, member: &mut Member, words: &[&str]) {
+    for _ in 0..2 {
+        let said = member.ask("open").expect_err("it was restored");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        assert!(!home.path().exists(), "something stands where the database was, after: {said}");
+    }
+    let names: Vec<_> = std::fs::read_dir(spool(home)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left = names.iter().any(|name| name.to_string_lossy().contains("restore-"));
+    assert!(!left, "a restore that failed takes room: {names:?}");
+}
+
+/// Opens, restores all of it, and goes on.
+#[track_caller]
+fn assert_restores(home: &Home, member: &mut Member, n: &str, story: &str) {
+    member.ask("open").unwrap_or_else(|e| panic!("{story}: {e}"));
+    assert_eq!(member.ask("judge").unwrap(), n, "{story}");
+    member.ask("transact").unwrap();
+    assert_all_is_stored(home, member, story);
+}
+
+/// Some transactions, all stored, by a process that is gone with its database; the number that says how many.
+fn lost(home: &Home) -> String {
+    let mut member = home.serving();
+    for _ in 0..20 {
+        member.ask("transact").unwrap();
+    }
+    member.ask("sync").unwrap();
+    let n = member.ask("judge").unwrap();
+    all([member.leave()]);
+    std::fs::remove_file(home.path().canonicalize().unwrap()).unwrap();
+    n
+}
+
+/// A member without a connection, as nobody where the tests run as root.
+fn closed(home: &Home) -> Member {
+    let command = home.order("serve", "up");
+    Member::start(if is_root() { as_nobody(home, &command) } else { command })
+}
+
+// Goal: where a restored database cannot get its name, the open says so and leaves nothing, and the next one restores.
+// Method: the folder takes no new name while the Spool in it can be written, and then it does.
+#[test]
+fn a_folder_that_takes_no_name_fails_the_restore_and_the_next_open_has_it() {
+    play();
+    let home = Home::begun("a_folder_that_takes_no_name_fails_the_restore_and_the_next_open_has_it", "WAL");
+    let n = lost(&home);
+    give(home.folder.path());
+    let mut member = closed(&home);
+    std::fs::set_permissions(home.folder.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    assert_not_restored(&home, &mut member, &["rename into place", "app.db", "ermission"]);
+    std::fs::set_permissions(home.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_restores(&home, &mut member, &n, "the folder takes names again");
+    all([member.leave()]);
+}
+
+// Goal: a disk that has no room for what is restored fails the open with the reason, is not fuller afterwards, and is no
+// hindrance once there is room. Method: the database and its Spool on a small tmpfs, lost, and the disk filled up.
+#[test]
+fn a_full_disk_fails_the_restore_and_the_next_open_has_it() {
+    play();
+    let home = Home::new("a_full_disk_fails_the_restore_and_the_next_open_has_it");
+    let Some(disk) = Disk::of(home.folder.path().join("small"), 2048) else { return };
+    symlink(disk.0.join("app.db"), home.path()).unwrap();
+    symlink(disk.0.join(".app.db-litestream"), spool(&home)).unwrap();
+    std::fs::create_dir(disk.0.join(".app.db-litestream")).unwrap();
+    let mut begin = home.order("begin", "up");
+    begin.env("CREW_MODE", "WAL");
+    all([Member::start(begin).leave()]);
+    let n = lost(&home);
+    let filler = disk.fill();
+    let mut member = Member::start(home.order("serve", "up"));
+    assert_not_restored(&home, &mut member, &["No space left", "restore-"]);
+    std::fs::remove_file(filler).unwrap();
+    assert_restores(&home, &mut member, &n, "there is room again");
+    all([member.leave()]);
+}

@@ -1,6 +1,7 @@
 //! Faults in files: the N-th operation on a file fails, once or for good, with each error that a disk may give. Where it
 //! is one of ours, the application sees nothing of it; where it is one of SQLite's, nothing is corrupt and the replica
-//! never holds what was not committed. Afterwards everything is stored. The wall clock jumps, too.
+//! never holds what was not committed. Afterwards everything is stored. In a restore on open it ends in a whole database or
+//! in an error that says why. The wall clock jumps, too.
 //!
 //! The operations fail in tests/c/record.c, below SQLite and below the extension. `LITESTREAM_FAULTS` says how many N are
 //! tried of each kind, `LITESTREAM_SEED` where the dice begin.
@@ -24,6 +25,10 @@ use std::path::{Path, PathBuf};
 
 /// Longest time for a commit, however the files are.
 const COMMIT_SECONDS: f64 = 2.0;
+/// Longest time for an open that restores, however the files are: `open-timeout` is 300 ms here.
+const OPEN_SECONDS: f64 = 5.0;
+/// Transactions more in a database that is lost: it is made of several files.
+const LOST_COMMITS: u64 = 20;
 /// An N that no operation reaches: the run only counts.
 const NEVER: u64 = u64::MAX;
 /// A year and a day, in seconds.
@@ -50,6 +55,15 @@ struct Fault {
     clock: i64,
     /// The process begins with it: its first open meets it, and its taking over from the one before.
     fresh: bool,
+}
+
+/// What a restore on open finds.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    /// The Spool is gone with the database.
+    spool: bool,
+    /// An empty file stands where the database was.
+    empty: bool,
 }
 
 /// Numbers of Linux.
@@ -90,13 +104,9 @@ impl Bench {
         std::fs::create_dir(&folder).unwrap();
         let (database, replica) = (folder.join("app.db"), folder.join("replica"));
         let then = (fault.whose == Whose::Sqlite).then(|| folder.join("then"));
-        let said = self.driver.ask(&json!({
-            "uri": format!("file:{}?vfs=litestream&replica=file://{}&sync-interval=20ms", database.display(), replica.display()),
-            "database": database, "replica": replica, "then": then, "image": folder.join("image"), "mode": fault.mode,
-            "synchronous": if fault.mode == "WAL" { "NORMAL" } else { "FULL" },
-            "group": fault.whose as u32, "error": fault.error.1, "at": fault.at, "forever": u32::from(fault.forever),
-            "clock": fault.clock, "fresh": fault.fresh,
-        }));
+        let mut order = self.order(fault, &database, &replica);
+        (order["then"], order["restore"]) = (json!(then), json!(false));
+        let said = self.driver.ask(&order);
         let tell = |what: &str| -> ! {
             let log = std::fs::read_to_string(self.root.path().join("driver.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(12).collect();
@@ -121,6 +131,57 @@ impl Bench {
         if std::fs::read(folder.join("image")).unwrap() != std::fs::read(folder.join("after.db")).unwrap() {
             tell("after everything was stored the replica is not the database");
         }
+        said
+    }
+
+    fn order(&self, fault: &Fault, database: &Path, replica: &Path) -> Value {
+        let keys = "sync-interval=20ms&open-timeout=300ms";
+        json!({
+            "uri": format!("file:{}?vfs=litestream&replica=file://{}&{keys}", database.display(), replica.display()),
+            "database": database, "replica": replica, "image": self.folder().join("image"), "mode": fault.mode,
+            "synchronous": if fault.mode == "WAL" { "NORMAL" } else { "FULL" },
+            "group": fault.whose as u32, "error": fault.error.1, "at": fault.at, "forever": u32::from(fault.forever),
+            "clock": fault.clock, "fresh": fault.fresh,
+        })
+    }
+
+    /// One lost database through one fault, and what its opens said. It is whole or not there, and the next open has it.
+    #[track_caller]
+    fn restore(&mut self, fault: &Fault, lost: Lost) -> Value {
+        self.runs += 1;
+        let folder = self.folder();
+        std::fs::create_dir(&folder).unwrap();
+        let mut order = self.order(fault, &folder.join("app.db"), &folder.join("replica"));
+        order["restore"] = json!(true);
+        order["spool"] = json!(if lost.spool { "lost" } else { "kept" });
+        (order["empty"], order["more"]) = (json!(lost.empty), json!(LOST_COMMITS));
+        let said = self.driver.ask(&order);
+        let story = || format!("{fault:?}, {lost:?}\n{said:#}");
+        assert_eq!(said["step"], "done", "it did not get to the end: {}", story());
+        let n = said["n"].as_i64().unwrap();
+        for found in said["found"].as_array().unwrap() {
+            // -1 is nothing, -2 what SQLite refuses because its first bytes come last; both only for an open that failed.
+            let is_fine = *found == n || *found == -1 || (lost.empty && *found == -2);
+            assert!(is_fine, "a database that is not the one that was lost: {}", story());
+        }
+        let whole = said["found"].as_array().unwrap().iter().filter(|found| **found == n).count();
+        let errors = said["errors"].as_array().unwrap();
+        assert!(whole + errors.len() >= said["found"].as_array().unwrap().len(), "empty, and no error: {}", story());
+        if fault.whose != Whose::Sqlite {
+            let names = |e: &Value| e.as_str().unwrap().contains(folder.to_str().unwrap());
+            assert!(errors.iter().all(names), "an error that does not say what is wrong: {}", story());
+        }
+        assert!(said["slowest"].as_f64().unwrap() < OPEN_SECONDS, "an open took too long: {}", story());
+        assert_eq!(said["after"], said["n"], "the next open does not have it: {}", story());
+        // A temporary file that could not be deleted is swept once the process whose name it bears is gone.
+        let may_stay = |name: &Value| fault.error.0 == "EACCES" && !fault.fresh && name != "restoring";
+        let left = said["left"].as_array().unwrap();
+        assert!(left.iter().all(may_stay), "something stays in the Spool: {}", story());
+        if let Err(e) = restored(&self.io, &folder.join("replica"), &folder.join("after.db")) {
+            panic!("the replica does not restore: {e}: {}", story());
+        }
+        let same = std::fs::read(folder.join("image")).unwrap() == std::fs::read(folder.join("after.db")).unwrap();
+        assert!(same, "after everything was stored the replica is not the database: {}", story());
         said
     }
 
@@ -209,6 +270,34 @@ fn faults_in_a_replicas_folder_are_not_seen_by_the_application() {
 #[test]
 fn faults_in_sqlites_files_corrupt_nothing_and_store_nothing_uncommitted() {
     try_all(Whose::Sqlite, &["WAL", "DELETE"], |_, _| {});
+}
+
+// Goal: a restore on open whose files fail ends in the whole database or in an error that says why, never in a half or an
+// empty one, and nothing of it is in the way of the next open. Method: stored databases are lost, with and without their
+// Spool, to nothing and to an empty file; while they come back, operations on the Spool, on the database's own place and
+// on a folder replica fail; what each open leaves is read by plain SQLite, and then one opens without a fault.
+#[test]
+fn faults_in_a_restore_on_open_leave_the_whole_database_or_none() {
+    let (each, seed) = (number("LITESTREAM_FAULTS", 3), number("LITESTREAM_SEED", 1));
+    let (mut bench, mut dice) = (Bench::new(), Dice::new(seed));
+    let (mut tried, mut hits, mut failed) = (0, 0, 0);
+    for whose in [Whose::Spool, Whose::Sqlite, Whose::Replica] {
+        for (error, empty) in ERRORS.into_iter().flat_map(|error| [(error, false), (error, true)]) {
+            let lost = Lost { spool: dice.one_in(2), empty };
+            let fault = Fault { whose, error, at: NEVER, forever: false, mode: "WAL", clock: 0, fresh: true };
+            let could = bench.restore(&fault, lost)["could"].as_u64().unwrap();
+            for n in 0..each.min(could) {
+                let fault = Fault { at: 1 + dice.below(could), forever: n % 2 == 0, fresh: dice.one_in(2), ..fault };
+                let said = bench.restore(&fault, lost);
+                tried += 1;
+                hits += u64::from(said["hits"].as_u64().unwrap() > 0);
+                failed += said["errors"].as_array().unwrap().len();
+            }
+        }
+    }
+    println!("restores: seed {seed}, {tried} faults tried, {hits} hit, {failed} opens failed");
+    assert!(hits > tried / 2, "{hits} faults hit in {tried} runs: this shows little");
+    assert!(failed > 10, "{failed} opens failed in {tried} runs: this shows little");
 }
 
 // Goal: a wal-index that cannot be mapped is no worse. Method: mmap of the -shm fails, once.

@@ -110,3 +110,22 @@ fn the_status_recommends_wal_only_where_it_is_not_the_mode() {
     sync(&connection);
     assert!(!recommended(), "{}", status(&connection));
 }
+
+/// Goal: what was not kept, because the Spool has no room, is read from the database and stored, also where a journal without
+/// content lies beside it for good (PERSIST). Method: a Spool of 1 KB, and transactions that are larger.
+#[test]
+fn what_the_spool_has_no_room_for_is_stored_from_the_database() {
+    load();
+    for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+        let folder = folder();
+        let place = Place::in_folder(folder.path(), "app.db").every("20ms").with("&spool-limit=1KB");
+        let mut process = start(&place, mode);
+        fill(&mut process);
+        is_stored(&place, &mut process);
+        for n in 1..=3 {
+            process.sql(&format!("UPDATE t SET b = randomblob(700) WHERE id % 50 = {n}"));
+            is_stored(&place, &mut process);
+        }
+        process.end();
+    }
+}

@@ -1,6 +1,6 @@
 //! Power loss: a workload is recorded, change by change of every file, and what a disk may hold after a loss of power at
 //! any moment of it is built and opened. Nothing that SQLite promises is lost, the store was never ahead of the local
-//! database, replication goes on, and a restore is the database page for page.
+//! database, replication goes on, and a restore is the database page for page. The same when power is lost again meanwhile.
 //!
 //! The recorder is tests/c/record.c, the states come from tests/support/disk.rs. `LITESTREAM_STATES` says how many states
 //! of each workload are tried, `LITESTREAM_SEED` where the dice begin, `LITESTREAM_WORKLOAD` the only workload,
@@ -12,15 +12,19 @@
 mod dice;
 #[path = "support/disk.rs"]
 mod disk;
+#[path = "support/losses.rs"]
+mod losses;
 #[path = "support/recorded.rs"]
 mod recorded;
 mod support;
 
 use dice::Dice;
 use disk::{Disk, Log};
+use litestream_engine::ltx::Txid;
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
+use losses::{Promise, WORKLOADS, Workload};
 use recorded::Answering;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -36,131 +40,37 @@ const STALE_INDEX: usize = 32 << 10;
 /// Bytes of a page, in all workloads.
 const ONE_PAGE: usize = 4096;
 
-/// What SQLite promises for a commit that returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Promise {
-    /// It is there.
-    Kept,
-    /// It is there, but the very last may be undone: the deletion of its journal is not synced.
-    AllButLast,
-    /// Only that what is there is a prefix; what was stored before was made durable by us.
-    Prefix,
+/// One in so many losses of power is followed by another one, while the database is opened and goes on.
+const AGAIN: u64 = 8;
+
+/// How many transactions there may be: in the database, and at least in the replica.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    least: i64,
+    most: i64,
+    stored: i64,
 }
 
-struct Workload {
-    name: &'static str,
-    promise: Promise,
-    interval: &'static str,
-    /// Steps that run, unrecorded, in another folder, and leave a replica behind.
-    earlier: Option<&'static str>,
-    steps: &'static str,
+/// What a disk and a store hold after a loss of power.
+struct State {
+    local: Disk,
+    replica: Disk,
+    /// Which file of `local` was the database's.
+    database: Option<usize>,
+    bounds: Bounds,
+    /// After a loss of power the machine is booted again.
+    boot: &'static str,
 }
 
-const WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "wal-normal",
-        promise: Promise::Prefix,
-        interval: "20ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["sql", "PRAGMA synchronous=NORMAL"], ["begin"],
-            ["n", 40, 0.004], ["sync"], ["n", 12, 0], ["sql", "PRAGMA wal_checkpoint(TRUNCATE)"], ["n", 15, 0.004], ["sync"], ["n", 3, 0]]"#,
-    },
-    Workload {
-        name: "wal-full",
-        promise: Promise::Kept,
-        interval: "20ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["sql", "PRAGMA synchronous=FULL"],
-            ["sql", "PRAGMA wal_autocheckpoint=25"], ["begin"], ["n", 40, 0.004], ["sync"], ["n", 20, 0.002], ["close"],
-            ["open"], ["sql", "PRAGMA synchronous=FULL"], ["n", 10, 0.004], ["sync"]]"#,
-    },
-    Workload {
-        name: "wal-resets",
-        promise: Promise::Prefix,
-        interval: "60ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["sql", "PRAGMA synchronous=NORMAL"],
-            ["sql", "PRAGMA wal_autocheckpoint=6"], ["begin"], ["sync"], ["n", 90, 0.003], ["sync"], ["n", 30, 0.001], ["close"]]"#,
-    },
-    // What is stored ends where a life ends; the next lives change no size, so that only times tell the states apart.
-    Workload {
-        name: "wal-lives",
-        promise: Promise::Prefix,
-        interval: "1s",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["sql", "PRAGMA synchronous=NORMAL"], ["begin"], ["times", 8, [
-            ["small", 3, 0.005], ["sync"], ["sql", "PRAGMA wal_checkpoint"], ["small", 2, 0.005], ["sql", "PRAGMA wal_checkpoint"],
-            ["small", 2, 0.005], ["sql", "PRAGMA wal_checkpoint"], ["small", 1, 0.005]]]]"#,
-    },
-    // Closed again and again, sometimes long enough to come to rest; nothing changes the size, so only times tell.
-    Workload {
-        name: "wal-rests",
-        promise: Promise::Prefix,
-        interval: "20ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["begin"], ["sync"], ["close"], ["wait", 0.15], ["times", 6, [
-            ["open"], ["small", 2, 0.003], ["sql", "PRAGMA wal_checkpoint"], ["small", 2, 0.003], ["close"], ["wait", 0.15],
-            ["open"], ["small", 1, 0], ["close"]]], ["wait", 0.15], ["open"], ["sql", "PRAGMA journal_mode=DELETE"], ["small", 2, 0.01],
-            ["close"], ["open"], ["sql", "PRAGMA journal_mode=WAL"], ["small", 3, 0.01], ["close"], ["wait", 0.15]]"#,
-    },
-    Workload {
-        name: "delete-full",
-        promise: Promise::AllButLast,
-        interval: "20ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=DELETE"], ["sql", "PRAGMA synchronous=FULL"], ["begin"],
-            ["n", 30, 0.004], ["sync"], ["n", 20, 0.001], ["close"], ["open"], ["sql", "PRAGMA synchronous=FULL"], ["n", 10, 0.004], ["sync"]]"#,
-    },
-    // Not with NORMAL: SQLite says itself that a rollback journal is then not safe against a loss of power.
-    Workload {
-        name: "truncate-full",
-        promise: Promise::AllButLast,
-        interval: "20ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=TRUNCATE"], ["sql", "PRAGMA synchronous=FULL"], ["begin"],
-            ["n", 20, 0.004], ["sync"], ["n", 10, 0.001], ["sql", "PRAGMA journal_mode=PERSIST"], ["n", 20, 0.004], ["sync"]]"#,
-    },
-    Workload {
-        name: "wal-exclusive",
-        promise: Promise::Kept,
-        interval: "20ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA locking_mode=EXCLUSIVE"], ["sql", "PRAGMA journal_mode=WAL"],
-            ["sql", "PRAGMA synchronous=FULL"], ["sql", "PRAGMA wal_autocheckpoint=12"], ["begin"], ["n", 30, 0.004], ["sync"],
-            ["n", 10, 0.002], ["close"]]"#,
-    },
-    Workload {
-        name: "first-image",
-        promise: Promise::Kept,
-        interval: "10ms",
-        earlier: None,
-        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["sql", "PRAGMA synchronous=FULL"], ["begin"], ["n", 4, 0.02], ["sync"]]"#,
-    },
-    Workload {
-        name: "image-of-wal",
-        promise: Promise::Prefix,
-        interval: "10ms",
-        earlier: None,
-        steps: r#"[["plain"], ["sql", "PRAGMA journal_mode=WAL"], ["sql", "PRAGMA synchronous=NORMAL"], ["begin"], ["n", 30, 0],
-            ["open"], ["sql", "PRAGMA synchronous=NORMAL"], ["n", 4, 0.02], ["sync"]]"#,
-    },
-    Workload {
-        name: "image-of-delete",
-        promise: Promise::AllButLast,
-        interval: "10ms",
-        earlier: None,
-        steps: r#"[["plain"], ["sql", "PRAGMA journal_mode=DELETE"], ["begin"], ["n", 10, 0], ["open"], ["n", 6, 0.02], ["sync"]]"#,
-    },
-    Workload {
-        name: "restore",
-        promise: Promise::Prefix,
-        interval: "20ms",
-        earlier: Some(
-            r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["begin"], ["n", 20, 0.002], ["sync"], ["n", 20, 0.002], ["sync"], ["close"]]"#,
-        ),
-        steps: r#"[["open"], ["n", 10, 0.005], ["sync"], ["sql", "PRAGMA wal_checkpoint(RESTART)"], ["n", 5, 0.005], ["close"]]"#,
-    },
-];
+/// What was found when a state was opened.
+struct Opened {
+    /// What lay there.
+    before: Disk,
+    plain: i64,
+    replica: i64,
+    /// The last transaction after it.
+    last: i64,
+}
 
 /// A workload that was recorded, and where its states are built.
 struct Recording {
@@ -211,65 +121,160 @@ impl Recording {
         std::fs::rename(folder.join("w/app.db"), folder.join("inode")).unwrap();
         let url = ReplicaUrl::parse(&format!("file://{}", folder.join("r").display())).unwrap();
         let store = Store::open(&url, &|_| None, io).unwrap();
-        // After a loss of power the machine has been booted again.
-        std::fs::write(folder.join("boot"), "another").unwrap();
         let mut judge = recorded::driver("check");
-        judge.env("LD_PRELOAD", recorder).env("RECORD_ROOT", &folder).env("RECORD_BOOT", folder.join("boot"));
+        judge
+            .env("LD_PRELOAD", recorder)
+            .env("RECORD_ROOT", &folder)
+            .env("RECORD_BOOT", folder.join("boot"))
+            .env("RECORD_DATABASE", folder.join("w/app.db"))
+            .env("RECORD_LOG", folder.with_extension("judged"));
         let judge = Answering::start(judge, &folder.join("judge.log"));
         Recording { workload, folder, log, database, store, judge }
     }
 
-    /// Builds what a disk may hold after a loss of power at `at` and lets it be opened. `Err`: what must not be.
+    /// Builds what a disk may hold after a loss of power at `at` and lets it be opened; now and then the power is lost
+    /// again meanwhile. `Err`: what must not be.
     fn try_state(&mut self, at: usize, dice: &mut Dice) -> Result<(), String> {
         let (local, mut story) = self.log.crash(at, "w", dice);
-        let (acknowledged, stored) = self.promised(at);
-        let told = |story: &[String], what: String| Err(format!("{what}\nat change {at}:\n{}", story.join("\n")));
-        self.build(at, &local, dice, &mut story);
-        let restored = match self.restore("before.db") {
-            Ok(restored) => restored,
-            Err(e) => return told(&story, format!("the replica as it was does not restore: {e}")),
-        };
-        let path = self.folder.join("w/app.db");
-        let order = json!({
-            "database": path, "copy": self.folder.join("plain.db"), "image": self.folder.join("image"),
-            "uri": format!("file:{}?vfs=litestream&replica=file://{}&sync-interval=10ms", path.display(), self.folder.join("r").display()),
-            "replica": restored.then(|| self.folder.join("before.db")), "commits": dice.below(3),
-        });
-        let said = self.judge.ask(&order);
-        story.push(format!("acknowledged {acknowledged}, called stored {stored}, then: {said}"));
-        let number = |key: &str| said[key].as_i64().unwrap_or(-1);
-        let (plain, replica, reopened) = (number("plain"), number("replica"), number("reopened"));
-        if said["step"] != "done" {
-            return told(&story, "it did not get to the end".into());
-        }
+        let (acknowledged, stored) = promised(&self.log, at, "ack");
         let least = match self.workload.promise {
             Promise::Kept => acknowledged,
             Promise::AllButLast => acknowledged - 1,
-            Promise::Prefix => stored,
+            Promise::Prefix | Promise::Nothing => stored,
         };
+        story.push(format!("at change {at}: acknowledged {acknowledged}, called stored {stored}"));
+        let replica = self.log.whole(at, "r");
+        let bounds = Bounds { least, most: acknowledged + 1, stored };
+        let state = State { local, replica, database: Some(self.database), bounds, boot: "another" };
+        let told = |story: Vec<String>, what: String| Err(format!("{what}\n{}", story.join("\n")));
+        if self.workload.promise == Promise::Nothing {
+            return self.open_unsound(&state, dice, &mut story).or_else(|what| told(story, what));
+        }
+        let opened = match self.open(&state, dice, &mut story) {
+            Ok(opened) => opened,
+            Err(what) => return told(story, what),
+        };
+        if dice.one_in(AGAIN)
+            && let Some(state) = self.lost_again(opened, dice, &mut story)
+        {
+            return self.open(&state, dice, &mut story).map(|_| ()).or_else(|what| told(story, what));
+        }
+        Ok(())
+    }
+
+    /// What a second loss of power leaves, during what followed the first.
+    fn lost_again(&mut self, first: Opened, dice: &mut Dice, story: &mut Vec<String>) -> Option<State> {
+        let log = Log::read(&self.folder.with_extension("judged"), first.before);
+        let ours = log.after(&["w/.app.db-litestream", "r/"]);
+        let at =
+            if dice.one_in(2) && !ours.is_empty() { dice.of(&ours) } else { 1 + dice.below(log.len() as u64) as usize };
+        let (local, lost) = log.crash(at, "w", dice);
+        let (acknowledged, stored) = promised(&log, at, "again");
+        story.push(format!(
+            "again at change {at} of what followed: acknowledged {acknowledged}, called stored {stored}"
+        ));
+        story.extend(lost);
+        // What was found after the first is durable; afterwards it was written with FULL.
+        let undone = i64::from(self.workload.promise == Promise::AllButLast);
+        let bounds = Bounds {
+            least: first.plain.max(acknowledged - undone),
+            most: first.last,
+            stored: stored.max(first.replica),
+        };
+        let database = log.before("w/app.db");
+        Some(State { local, replica: log.whole(at, "r"), database, bounds, boot: "a third" })
+    }
+
+    /// What a judge is asked about a state that was built.
+    fn order(&self, dice: &mut Dice, restored: bool) -> serde_json::Value {
+        let path = self.folder.join("w/app.db");
+        let replica = self.folder.join("r");
+        json!({
+            "database": path, "copy": self.folder.join("plain.db"), "image": self.folder.join("image"),
+            "uri": format!("file:{}?vfs=litestream&replica=file://{}&sync-interval=10ms", path.display(), replica.display()),
+            "replica": restored.then(|| self.folder.join("before.db")), "commits": dice.below(3),
+            "again": self.folder.join("again"), "sound": self.workload.promise != Promise::Nothing,
+        })
+    }
+
+    /// Opens a state; what was found.
+    fn open(&mut self, state: &State, dice: &mut Dice, story: &mut Vec<String>) -> Result<Opened, String> {
+        let State { local, bounds, .. } = state;
+        let before = self.build(state, dice, story);
+        let restored = self.restore("before.db").map_err(|e| format!("the replica as it was does not restore: {e}"))?;
+        let said = self.judge.ask(&self.order(dice, restored.is_some()));
+        story.push(format!("then: {said}"));
+        let number = |key: &str| said[key].as_i64().unwrap_or(-1);
+        let (plain, replica, reopened) = (number("plain"), number("replica"), number("reopened"));
+        if said["step"] != "done" {
+            return Err("it did not get to the end".into());
+        }
+        let Bounds { least, most, stored } = *bounds;
         let is_there = local.files.get("w/app.db").is_some_and(|held| !held.bytes.is_empty());
-        if is_there && (plain < least || plain > acknowledged + 1) && self.workload.earlier.is_none() {
-            return told(&story, format!("plain SQLite finds {plain} transactions, {least} are promised"));
+        if is_there && (plain < least || plain > most) && self.workload.earlier.is_none() {
+            return Err(format!("plain SQLite finds {plain} transactions, {least} are promised"));
         }
         if replica < stored {
-            return told(&story, format!("the replica held {replica} transactions, {stored} were called stored"));
+            return Err(format!("the replica held {replica} transactions, {stored} were called stored"));
         }
         if is_there && plain < replica {
-            return told(
-                &story,
-                format!("the replica held {replica} transactions, the database can only have {plain}"),
-            );
+            return Err(format!("the replica held {replica} transactions, the database can only have {plain}"));
         }
         if reopened != plain && (is_there || reopened != replica) {
-            return told(&story, format!("{reopened} transactions after the reopen, plain SQLite found {plain}"));
+            return Err(format!("{reopened} transactions after the reopen, plain SQLite found {plain}"));
         }
+        self.assert_same()?;
+        Ok(Opened { before, plain, replica, last: number("n") })
+    }
+
+    /// Where SQLite promises nothing, the database may be broken; what was stored is still there, and stays.
+    fn open_unsound(&mut self, state: &State, dice: &mut Dice, story: &mut Vec<String>) -> Result<(), String> {
+        self.build(state, dice, story);
+        let restored = self.restore("before.db").map_err(|e| format!("the replica as it was does not restore: {e}"))?;
+        let said = self.judge.ask(&self.order(dice, restored.is_some()));
+        story.push(format!("then: {said}"));
+        if said["step"] != "done" {
+            return Err("it did not get to the end".into());
+        }
+        let stored = state.bounds.stored;
+        let replica = said["replica"].as_i64().unwrap_or(-1);
+        if replica < stored {
+            return Err(format!("the replica held {replica} transactions, {stored} were called stored"));
+        }
+        if let Some(txid) = restored {
+            let again = self.folder.join("again.db");
+            let _ = std::fs::remove_file(&again); // of the state before
+            restore::run(&self.store, Target::Txid(txid), &again, Options::default())
+                .map_err(|e| format!("{txid} was stored before and does not restore now: {e}"))?;
+            if std::fs::read(&again).unwrap() != std::fs::read(self.folder.join("before.db")).unwrap() {
+                return Err(format!("{txid} was stored before and is another database now"));
+            }
+        }
+        if !said["txid"].is_string() {
+            let says_why = said["broken"].as_array().is_some_and(|broken| !broken.is_empty());
+            return if says_why { Ok(()) } else { Err("nothing was stored, and nothing said why".into()) };
+        }
+        self.restore("after.db").map_err(|e| format!("the replica does not restore after the sync: {e}"))?;
+        // What went on from a sound database, and not from an older one than was stored, is sound.
+        match (said["plain"].as_i64(), said["n"].as_i64()) {
+            (Some(plain), Some(n)) if plain >= replica && n >= 0 => match transactions(&self.folder.join("after.db")) {
+                Ok(found) if found == n => Ok(()),
+                other => Err(format!("after the sync the replica should hold {n} transactions: {other:?}")),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// After the sync the replica is the database.
+    fn assert_same(&self) -> Result<(), String> {
         let read = |name: &str| std::fs::read(self.folder.join(name)).unwrap();
         let image = read("image");
-        match self.restore("after.db") {
-            Ok(true) => {}
-            Ok(false) if image.is_empty() => return Ok(()),
-            Ok(false) => return told(&story, "nothing was stored by the sync".into()),
-            Err(e) => return told(&story, format!("the replica does not restore after the sync: {e}")),
+        let restored =
+            self.restore("after.db").map_err(|e| format!("the replica does not restore after the sync: {e}"))?;
+        match restored {
+            Some(_) => {}
+            None if image.is_empty() => return Ok(()),
+            None => return Err("nothing was stored by the sync".into()),
         }
         let restored = read("after.db");
         // A first transaction that was undone: page 1 alone cannot hold a table.
@@ -281,25 +286,13 @@ impl Recording {
                 .filter(|n| image.chunks(ONE_PAGE).nth(*n) != restored.chunks(ONE_PAGE).nth(*n))
                 .map(|n| n + 1)
                 .collect();
-            return told(&story, format!("after the sync the replica differs from the database in pages {differ:?}"));
+            return Err(format!("after the sync the replica differs from the database in pages {differ:?}"));
         }
         Ok(())
     }
 
-    /// The newest transaction that was acknowledged, and that was called stored, up to there.
-    fn promised(&self, at: usize) -> (i64, i64) {
-        let mut promised = (-1, -1);
-        if let Some(held) = self.log.whole(at, "ack").files.get("ack") {
-            for line in String::from_utf8_lossy(&held.bytes).lines() {
-                let (what, n) = line.split_once(' ').unwrap();
-                let n = n.parse().unwrap();
-                *(if what == "c" { &mut promised.0 } else { &mut promised.1 }) = n;
-            }
-        }
-        promised
-    }
-
-    fn build(&mut self, at: usize, local: &Disk, dice: &mut Dice, story: &mut Vec<String>) {
+    /// Puts a state in its place; what is there now.
+    fn build(&mut self, state: &State, dice: &mut Dice, story: &mut Vec<String>) -> Disk {
         // The inode of the database goes on to live in the next state.
         let (path, inode) = (self.folder.join("w/app.db"), self.folder.join("inode"));
         if path.exists() && !inode.exists() {
@@ -309,28 +302,55 @@ impl Recording {
             let _ = std::fs::remove_dir_all(self.folder.join(name)); // of the state before
             std::fs::create_dir(self.folder.join(name)).unwrap();
         }
-        for name in ["plain.db", "plain.db-wal", "plain.db-shm", "plain.db-journal", "before.db", "after.db"] {
+        for name in ["plain.db", "plain.db-wal", "plain.db-shm", "plain.db-journal", "before.db", "after.db", "again"] {
             let _ = std::fs::remove_file(self.folder.join(name)); // of the state before
         }
-        let database = self.database;
-        local.write(&self.folder, |name, file| (name == "w/app.db" && file == database).then(|| inode.clone()));
-        self.log.whole(at, "r").write(&self.folder, |_, _| None);
+        let is_database = |name: &str, file| name == "w/app.db" && Some(file) == state.database && inode.exists();
+        state.local.write(&self.folder, |name, file| is_database(name, file).then(|| inode.clone()));
+        state.replica.write(&self.folder, |_, _| None);
         if dice.one_in(3) && path.exists() {
             story.push("a stale wal-index".into());
             std::fs::write(self.folder.join("w/app.db-shm"), vec![7u8; STALE_INDEX]).unwrap();
         }
+        std::fs::write(self.folder.join("boot"), state.boot).unwrap();
+        std::fs::write(self.folder.with_extension("judged"), "").unwrap();
+        Disk::read(&self.folder)
     }
 
-    /// The replica as it is, restored to a file of that name; `false` where it holds nothing.
-    fn restore(&self, name: &str) -> Result<bool, String> {
+    /// The replica as it is, restored to a file of that name: to which transaction; `None` where it holds nothing.
+    fn restore(&self, name: &str) -> Result<Option<Txid>, String> {
         let out = self.folder.join(name);
         let _ = std::fs::remove_file(&out); // of the state before
         match restore::run(&self.store, Target::Latest, &out, Options::default()) {
-            Ok(_) => Ok(true),
-            Err(litestream_engine::error::Error::NoBackup(_)) => Ok(false),
+            Ok(restored) => Ok(Some(restored.txid())),
+            Err(litestream_engine::error::Error::NoBackup(_)) => Ok(None),
             Err(e) => Err(e.to_string()),
         }
     }
+}
+
+/// How many transactions a database that SQLite finds sound holds.
+fn transactions(path: &Path) -> Result<i64, String> {
+    let text = |e: rusqlite::Error| e.to_string();
+    let db = rusqlite::Connection::open(path).map_err(text)?;
+    let check: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(text)?;
+    if check != "ok" {
+        return Err(check);
+    }
+    db.query_row("SELECT n FROM head", [], |row| row.get(0)).map_err(text)
+}
+
+/// The newest transaction that was acknowledged, and that was called stored, up to there; the file `name` says so.
+fn promised(log: &Log, at: usize, name: &str) -> (i64, i64) {
+    let mut promised = (-1, -1);
+    if let Some(held) = log.whole(at, name).files.get(name) {
+        for line in String::from_utf8_lossy(&held.bytes).lines() {
+            let (what, n) = line.split_once(' ').unwrap();
+            let n = n.parse().unwrap();
+            *(if what == "c" { &mut promised.0 } else { &mut promised.1 }) = n;
+        }
+    }
+    promised
 }
 
 /// The log is complete: what it says happened leads to exactly the files that are there.

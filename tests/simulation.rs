@@ -1,15 +1,17 @@
 //! The engine under simulation: Worker, Leader, Spool, uploads, compaction and retention as they ship, with a clock, a
 //! store, a SQLite and random numbers that follow from a seed. Histories of commits, checkpoints, kills at any step, lost
-//! disks, processes beside it with and without the extension, and a store that refuses, hangs, forgets its answers and
-//! stores late.
+//! disks, processes beside it with and without the extension, a wall clock that is set, and a store that refuses, hangs,
+//! forgets its answers and stores late.
 //!
 //! `LITESTREAM_SEED` says where the seeds begin, `LITESTREAM_SEEDS` how many there are, `LITESTREAM_TRACE` that each step
-//! of them is told. A failure prints its seed. Power loss is not in it (tests/power.rs), nor are rollback-journal modes.
+//! of them is told. A failure prints its seed. Power loss is not in it (tests/power.rs), nor is exclusive locking mode; in
+//! DELETE, TRUNCATE and PERSIST there is one process at a time, with up to two connections.
 //!
 //! It can fail. Tried, each found by some of the first 100 seeds: `state` before the put; a refused put taken for done; a
 //! Segment lost at a restart, or deleted before its file is written; a Gate that saves only sometimes; no End when the WAL
 //! is deleted; a Begin without a proof; an older copy of a page; a WAL that is not looked at again after it was read; a
-//! waiting file encoded anew; a newest file deleted by retention.
+//! waiting file encoded anew; a newest file deleted by retention; Segments told apart by the times of files; compaction by a
+//! wall clock that was set back.
 
 #![allow(clippy::unwrap_used)]
 

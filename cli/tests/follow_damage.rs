@@ -13,7 +13,7 @@ use litestream_engine::due::Merge;
 use litestream_engine::ltx::{FileInfo, Level, Txid};
 use litestream_engine::plan::{Target, plan};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -100,9 +100,9 @@ impl Scene {
         command.spawn().unwrap()
     }
 
-    /// The counter that a reader finds, in a database that is whole.
+    /// The counter that a reader finds, in a database that is whole. A copy that is not there yet must not be made by this.
     fn counter(&self) -> Option<u64> {
-        let db = Connection::open(self.copy()).ok()?;
+        let db = Connection::open_with_flags(self.copy(), OpenFlags::SQLITE_OPEN_READ_WRITE).ok()?;
         db.busy_timeout(Duration::from_secs(5)).unwrap();
         let n = db.query_row("SELECT n FROM t", [], |row| row.get::<_, i64>(0)).ok()?;
         assert_eq!(db.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
@@ -122,7 +122,7 @@ impl Scene {
     #[track_caller]
     fn await_counter(&self, wanted: u64, follower: &mut Child) {
         let began = Instant::now();
-        while !self.copy().exists() || self.counter() != Some(wanted) {
+        while self.counter() != Some(wanted) {
             let ended = follower.try_wait().unwrap();
             let now = began.elapsed() < PATIENCE && ended.is_none();
             assert!(now, "{:?} of {wanted}, {ended:?}: {}", self.counter(), self.log());

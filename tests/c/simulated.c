@@ -1,7 +1,8 @@
 /* Preloaded into the simulation: one clock that only the simulation moves, and random numbers that follow from its seed.
 ** A sleep returns at once and the clock has moved. The files' times are the clock's, for the kernel's would differ from
 ** run to run.
-** A thread of the simulation says so by its name: "sim:SEED" begins a new one, "sim-WHAT" belongs to the one that runs.
+** A thread of the simulation says so by its name: "sim:SEED" begins a new one, "sim-WHAT" belongs to the one that runs,
+** "sim+SECONDS" comes only to set the wall clock by so much, which the monotonic one knows nothing of.
 ** One of them runs at a time (tests/support/sim/stage.rs). Other threads read the clock and leave it as it is. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,6 +25,8 @@
 #define WRITE 1000
 
 static volatile int64_t now = BEGINNING;
+/* How far the wall clock is ahead of the other. */
+static volatile int64_t ahead = 0;
 static uint64_t dice = 1;
 static __thread int ours;
 static __thread uint64_t others = 1;
@@ -52,16 +55,19 @@ int pthread_setname_np(pthread_t thread, const char *name) {
     if (name[3] == ':') {
       dice = strtoull(name + 4, 0, 10);
       now = BEGINNING;
+      ahead = 0;
+    } else if (name[3] == '+') {
+      ahead += strtoll(name + 4, 0, 10) * BILLION;
     }
   }
   return 0;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *out) {
-  (void)clock;
   if (ours) now += LOOK;
-  out->tv_sec = now / BILLION;
-  out->tv_nsec = now % BILLION;
+  int64_t time = clock == CLOCK_REALTIME ? now + ahead : now;
+  out->tv_sec = time / BILLION;
+  out->tv_nsec = time % BILLION;
   return 0;
 }
 
@@ -91,7 +97,7 @@ ssize_t getrandom(void *buffer, size_t size, unsigned flags) {
 static void stamp(int fd) {
   if (!ours || fd < 3) return;
   now += WRITE;
-  struct timespec times[2] = {{now / BILLION, now % BILLION}, {now / BILLION, now % BILLION}};
+  struct timespec time = {(now + ahead) / BILLION, (now + ahead) % BILLION}, times[2] = {time, time};
   int kept = errno;
   syscall(SYS_utimensat, fd, 0, times, 0);
   errno = kept;

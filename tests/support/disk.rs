@@ -139,6 +139,11 @@ impl Log {
         log
     }
 
+    /// The number of a file that was there when it began.
+    pub fn before(&self, name: &str) -> Option<usize> {
+        self.before.files.get(name).map(|held| held.file)
+    }
+
     /// Changes in it.
     pub fn len(&self) -> usize {
         self.changes.len()

@@ -1,7 +1,7 @@
 """The application in tests of power loss and faults: a ledger of numbered transactions, of which any prefix can be told
 from any other content. Run as `driver.py work STEPS` it does what it is told and writes down what it was promised; as
-`driver.py check` it judges databases after a loss of power, as `driver.py fault` it works while files fail or the clock
-jumps: each order in a fork of its own, one line of JSON in, one out.
+`driver.py check` it judges databases after a loss of power, as `driver.py fault` it works, or lets a lost database be
+restored, while files fail or the clock jumps: each order in a fork of its own, one line of JSON in, one out.
 """
 
 import json
@@ -128,6 +128,10 @@ class Application:
             self.db.close()
         elif what == "wait":
             time.sleep(arguments[0])
+        elif what == "other":
+            ask, answer = self.other
+            os.write(ask, json.dumps([self.n, arguments[0]]).encode() + b"\n")
+            self.n = int(answer.readline())
         elif what == "times":
             for _ in range(arguments[0]):
                 for step in arguments[1]:
@@ -136,9 +140,27 @@ class Application:
             raise ValueError(what)
 
 
+def beside(application):
+    """Another process, which does the steps that it is asked for, one list at a time, and says where it is then."""
+    order, ask = os.pipe()
+    answer, out = os.pipe()
+    if os.fork() == 0:
+        os.close(ask)
+        for line in os.fdopen(order):
+            application.n, steps = json.loads(line)
+            for step in steps:
+                application.step(*step)
+            os.write(out, b"%d\n" % application.n)
+        os._exit(0)
+    os.close(out)
+    return ask, os.fdopen(answer)
+
+
 def work(steps):
     load()
     application = Application()
+    if any(step[0] == "other" for step in steps):
+        application.other = beside(application)
     for step in steps:
         application.step(*step)
 
@@ -147,10 +169,21 @@ def work(steps):
 
 
 def after_crash(order):
-    """Plain SQLite on a copy, then the extension on the files themselves."""
+    """Plain SQLite on a copy, then the extension on the files themselves. Where the database need not be sound, what SQLite
+    or the extension says against it is an answer."""
     path, copy = order["database"], order["copy"]
-    said = {"plain": -1, "replica": -1, "step": "replica"}
+    said = {"plain": -1, "replica": -1, "step": "replica", "broken": []}
     yield said
+    again = os.open(order["again"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def unless_broken(what, *arguments):
+        try:
+            return what(*arguments)
+        except (sqlite3.Error, AssertionError, ValueError) as e:
+            if order["sound"]:
+                raise
+            said["broken"].append(f"{what.__name__}: {e}")
+
     if order["replica"]:
         db = connect(f"file:{order['replica']}?vfs=unix")
         said["replica"] = judge(db)
@@ -161,31 +194,31 @@ def after_crash(order):
             if os.path.exists(path + suffix):
                 shutil.copyfile(path + suffix, copy + suffix)
         db = connect(f"file:{copy}?vfs=unix")
-        said["plain"] = judge(db)
+        said["plain"] = unless_broken(judge, db)
         db.close()
     said["step"] = "reopen"
     yield said
-    db = connect(order["uri"])
-    db.execute("PRAGMA busy_timeout=10000")
-    said["reopened"] = n = judge(db)
-    said["step"] = "commit"
-    yield said
-    for _ in range(order["commits"]):
-        if n < 0:
-            begin(db)
-            n = 0
-        else:
+    db = unless_broken(connect, order["uri"])
+    if db:
+        db.execute("PRAGMA busy_timeout=10000")
+        said["reopened"] = n = unless_broken(judge, db)
+        said["step"] = "commit"
+        yield said
+        for _ in range(order["commits"] if n is not None else 0):
             n += 1
-            transact(db, n)
-    said["n"] = n
-    said["step"] = "sync"
-    yield said
-    said["txid"] = sync(db)
-    with open(order["image"], "wb") as out:
-        out.write(image(path))
-    said["step"] = "close"
-    yield said
-    db.close()
+            begin(db) if n == 0 else transact(db, n)
+            os.write(again, b"c %d\n" % n)
+        said["n"] = n
+        said["step"] = "sync"
+        yield said
+        said["txid"] = unless_broken(sync, db)
+        if n is not None:
+            os.write(again, b"s %d\n" % n)
+        with open(order["image"], "wb") as out:
+            out.write(unless_broken(image, path) or b"")
+        said["step"] = "close"
+        yield said
+        db.close()
     said["step"] = "done"
     yield said
 
@@ -203,9 +236,12 @@ class Control:
     def arm(self, error, forever, group, at):
         struct.pack_into("=4I3Q", self.memory, 0, 1, error, forever, group, at, 0, 0)
 
+    def armed(self, yes):
+        struct.pack_into("=I", self.memory, 0, int(yes))
+
     def disarm(self):
         """How many operations could have failed, and how many did."""
-        struct.pack_into("=I", self.memory, 0, 0)
+        self.armed(False)
         return struct.unpack_from("=2Q", self.memory, 24)
 
     def hits(self):
@@ -282,11 +318,7 @@ def with_faults(order, control):
     said = {"step": "begin"}
     if order["fresh"]:
         # Another process made it: this one begins with the fault.
-        child = os.fork()
-        if child == 0:
-            prepare(order).db.close()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        apart(lambda: prepare(order).db.close())
         faulty = Faulty(order, said)
     else:
         faulty = prepare(order)
@@ -334,6 +366,107 @@ def with_faults(order, control):
     yield said
 
 
+def apart(what):
+    """What that answers in a process of its own."""
+    answer, out = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(out, json.dumps(what()).encode())
+        except BaseException as e:
+            os.write(out, json.dumps(f"{type(e).__name__}: {e}").encode())
+        os._exit(0)
+    os.close(out)
+    with open(answer) as answer:
+        said = json.load(answer)
+    # Until then its worker may write to the folders, which the next order builds anew.
+    os.waitpid(child, 0)
+    assert not isinstance(said, str), said
+    return said
+
+
+def plain(path):
+    """What SQLite without the extension finds there; -1 where there is nothing, -2 where it is no database yet."""
+    copy = path + "-copy"
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return -1
+    shutil.copyfile(path, copy)
+    try:
+        db = connect(f"file:{copy}?vfs=unix")
+        n = judge(db)
+        db.close()
+        return n
+    except sqlite3.DatabaseError as e:
+        return -2 if str(e) == "file is not a database" else f"{e}"
+    finally:
+        os.remove(copy)
+
+
+def with_faults_in_a_restore(order, control):
+    """A database that was stored is lost, and comes back while files fail: at once, or with the next open after it."""
+    said = {"step": "begin", "errors": [], "slowest": 0.0, "found": []}
+    yield said
+
+    def stored():
+        faulty = prepare(order)
+        for _ in range(order["more"]):
+            faulty.commit()
+        sync(faulty.db)
+        faulty.db.close()
+        return faulty.n
+
+    said["n"] = apart(stored)
+    path = order["database"]
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        if os.path.exists(path + suffix):
+            os.remove(path + suffix)
+    if order["spool"] == "lost":
+        shutil.rmtree(os.path.join(os.path.dirname(path), ".app.db-litestream"))
+    if order["empty"]:
+        open(path, "w").close()
+    said["step"] = "restore"
+    yield said
+
+    def opens():
+        """Opens while files fail; what they said, how long the slowest took, what each left behind."""
+        errors, found, slowest = [], [], 0.0
+        control.arm(order["error"], order["forever"], order["group"], order["at"])
+        for _ in range(2):
+            began = time.monotonic()
+            try:
+                db = connect(order["uri"])
+                db.execute("SELECT n FROM head").fetchall()
+                db.close()
+            except sqlite3.Error as e:
+                errors.append(str(e))
+            slowest = max(slowest, time.monotonic() - began)
+            control.armed(False)
+            found.append(plain(path))
+            control.armed(True)
+        return [errors, found, slowest, *control.disarm()]
+
+    answer = apart(opens) if order["fresh"] else opens()
+    said["errors"], said["found"], said["slowest"], said["could"], said["hits"] = answer
+    said["step"] = "after"
+    yield said
+    faulty = Faulty(order, {})
+    faulty.open()
+    said["after"] = judge(faulty.db)
+    faulty.known = False
+    for _ in range(3):
+        faulty.commit()
+    said["step"] = "sync"
+    yield said
+    sync(faulty.db)
+    spool = os.listdir(os.path.join(os.path.dirname(path), ".app.db-litestream"))
+    said["left"] = [name for name in spool if "restore-" in name or name == "restoring"]
+    with open(order["image"], "wb") as out:
+        out.write(image(path))
+    faulty.db.close()
+    said["step"] = "done"
+    yield said
+
+
 # ---- one fork for each order ----
 
 
@@ -342,29 +475,23 @@ def serve(job):
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        answer, out = os.pipe()
-        child = os.fork()
-        if child == 0:
+
+        def done():
             said = {}
             try:
                 for said in job(order):
                     pass
             except BaseException as e:
                 said["error"] = f"{type(e).__name__}: {e}"
-            os.write(out, json.dumps(said).encode())
-            os._exit(0)
-        os.close(out)
-        with open(answer) as answer:
-            said = answer.read()
-        # Said when the child is gone: until then its worker may write to the folders, which the next order builds anew.
-        os.waitpid(child, 0)
-        print(said, flush=True)
+            return said
+
+        print(json.dumps(apart(done)), flush=True)
 
 
 if sys.argv[1] == "work":
     work(json.loads(sys.argv[2]))
 elif sys.argv[1] == "fault":
     control = Control()
-    serve(lambda order: with_faults(order, control))
+    serve(lambda order: (with_faults_in_a_restore if order["restore"] else with_faults)(order, control))
 else:
     serve(after_crash)

@@ -49,6 +49,8 @@ pub struct World {
     pub registry: Arc<Registry>,
     pub params: Vec<(String, String)>,
     pub base: Arc<dyn BaseVfs>,
+    /// Somebody sets the wall clock now and then.
+    pub clock_steps: bool,
 }
 
 pub struct App {
@@ -70,20 +72,21 @@ pub struct Index {
 }
 
 /// A first database: a header and one empty leaf, then pages of noise.
-pub fn first_image(pages: usize, dice: u64) -> Image {
+pub fn first_image(pages: usize, dice: u64, wal: bool) -> Image {
     let mut image: Vec<Vec<u8>> = (0..pages).map(|n| noise(dice.wrapping_add(n as u64))).collect();
     let first = &mut image[0];
     first.fill(0);
     first[..16].copy_from_slice(b"SQLite format 3\0");
     first[16..18].copy_from_slice(&(PAGE as u16).to_be_bytes());
-    first[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
+    let version = 1 + u8::from(wal);
+    first[18..24].copy_from_slice(&[version, version, 0, 64, 32, 32]);
     first[56..60].copy_from_slice(&1u32.to_be_bytes());
     first[100] = 13;
     number_pages(&mut image);
     Arc::new(image)
 }
 
-fn number_pages(image: &mut [Vec<u8>]) {
+pub fn number_pages(image: &mut [Vec<u8>]) {
     let (pages, change) = (image.len() as u32, &mut image[0]);
     change[28..32].copy_from_slice(&pages.to_be_bytes());
     let count = u32::from_be_bytes(change[24..28].try_into().unwrap()).wrapping_add(1);
@@ -91,7 +94,7 @@ fn number_pages(image: &mut [Vec<u8>]) {
     change[92..96].copy_from_slice(&count.to_be_bytes());
 }
 
-fn noise(seed: u64) -> Vec<u8> {
+pub fn noise(seed: u64) -> Vec<u8> {
     let mut dice = crate::dice::Dice::new(seed);
     let word = dice.below(1 << 31).to_be_bytes();
     (0..PAGE).map(|n| word[n % 8] ^ (n / 64) as u8).collect()
@@ -230,7 +233,7 @@ impl App {
     }
 
     /// The same, and `then` in the moment in which it counts.
-    fn publish_and(&self, index: &Index, then: impl FnOnce()) {
+    pub fn publish_and(&self, index: &Index, then: impl FnOnce()) {
         let mut raw = [0u8; 48];
         let mut put = |at: usize, value: u32| raw[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         put(0, 3_007_000);

@@ -36,8 +36,8 @@ impl App {
         let salt = u64::from_be_bytes(index.salt.0).wrapping_add(1 << 32) & !0xffff_ffff;
         index.salt = Salt((salt | (self.world.stage.below(1 << 32))).to_be_bytes());
         (index.frames, index.sum) = (0, [0, 0]);
-        self.publish(index);
-        self.set_marks(0, 0);
+        // At once: SQLite loses a commit by itself where a writer dies between the two and another process goes on.
+        self.publish_and(index, || self.set_marks(0, 0));
     }
 
     /// A checkpoint; how far it got is nobody's business. Not while the engine of this process reads: it would be waited

@@ -1,12 +1,14 @@
 //! One simulated history: processes that come and are killed one after the other, what they do, and what must hold.
 
-use super::actions::{settle, work};
-use super::app::{Kind, World, first_image};
+use super::actions::{settle, work, write};
+use super::app::{App, Kind, World, first_image};
+use super::journal::{End, Writer};
 use super::machine::{Base, Machine};
 use super::oracle::Oracle;
 use super::stage::{Crew, Life, Stage};
-use super::store::{Shop, Weather};
+use super::store::{Quiet, Shop, Weather};
 use crate::dice::Dice;
+use litestream_engine::db::Db;
 use litestream_engine::ltx::Txid;
 use litestream_engine::plan::Target;
 use litestream_engine::registry::Registry;
@@ -66,17 +68,37 @@ struct Plot {
     long: bool,
     /// Nobody commits for longer than superfluous files are kept.
     idle: bool,
+    /// The wall clock is set now and then, by a minute to a month, forward and back.
+    clock_steps: bool,
+    /// A rollback-journal mode, and what becomes of the journal.
+    journal: Option<End>,
 }
 
 impl Plot {
     fn new(dice: &mut Dice) -> Plot {
+        let journal = dice.of(&[
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            Some(End::Delete),
+            Some(End::Truncate),
+            Some(End::Persist),
+        ]);
         Plot {
+            journal,
             second: dice.of(&[None, None, Some(Kind::KeepsGate), Some(Kind::KeepsGate), Some(Kind::Foreign)]),
             lags: dice.one_in(8),
             lost_disk: dice.one_in(4),
             small_spool: dice.one_in(8),
             long: dice.one_in(12),
             idle: dice.one_in(4),
+            clock_steps: dice.one_in(3),
         }
     }
 }
@@ -115,7 +137,7 @@ impl History {
         let plot = Plot::new(&mut dice);
         let stage = Stage::new(Dice::new(seed ^ 0x5151), 1 + dice.below(12));
         let machine = Machine::new(folder);
-        let first = first_image(2 + dice.below(30) as usize, seed);
+        let first = first_image(2 + dice.below(30) as usize, seed, plot.journal.is_none());
         std::fs::write(&machine.database, first.concat()).expect("a disk in memory");
         let mut params = vec![
             ("replica", URL),
@@ -152,11 +174,17 @@ impl History {
     fn watch(&self) {
         let (oracle, shop, spool) = (Arc::clone(&self.oracle), Arc::clone(&self.shop), self.spool.clone());
         let (stage, images) = (Arc::downgrade(&self.stage), Arc::clone(&self.images));
+        let (by_content, out) = (self.plot.journal.is_some(), self.machine.database.with_file_name("looked-at"));
         self.stage.watch(Box::new(move |point| {
             let (true, Some(stage)) = (point == "state-written", stage.upgrade()) else { return };
             let Ok(Some(state)) = spool.state() else { return };
             let mut oracle = oracle.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(what) = oracle.stored(&state) {
+            let judged = match state.cursor.filter(|_| by_content && state.txid > Txid(0)) {
+                Some(_) => content(&shop, state.txid, &out).and_then(|raw| oracle.stored_as(state.txid, &raw)),
+                None if by_content => Ok(()),
+                None => oracle.stored(&state),
+            };
+            if let Err(what) = judged {
                 stage.trouble(what);
             }
             let number = state.cursor.and_then(|_| oracle.of(state.txid));
@@ -184,6 +212,7 @@ impl History {
             registry: Arc::new(Registry::with(io, Arc::new(Crew { stage: Arc::clone(&self.stage), life }))),
             params: if kind == Kind::Replicates { self.params.clone() } else { replica_off },
             base: Arc::new(Base { machine: Arc::clone(&self.machine), life }),
+            clock_steps: self.plot.clock_steps,
         }
     }
 
@@ -192,7 +221,7 @@ impl History {
         self.shop.settle();
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner).lost();
         let folder = self.machine.database.parent().expect("it is in one");
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
             let _ = std::fs::remove_file(folder.join(format!("app.db{suffix}"))); // where it was
         }
         if self.dice.one_in(2) {
@@ -213,10 +242,11 @@ impl History {
         let life = self.stage.life(if last { HOOKS_MAX } else { 1 + self.dice.below(ends) });
         let changes = weather(&mut self.dice, &self.plot);
         self.shop.weather(if restores { Weather { lags: 0, ..changes } } else { changes });
+        let journal = self.plot.journal;
         let actions = |dice: &mut Dice, plot: &Plot| 3 + dice.below(if plot.long { 300 } else { 40 });
         let world = self.world(Kind::Replicates, life);
         let mut lives = vec![life];
-        if let Some(kind) = self.plot.second.filter(|_| !restores && self.dice.one_in(2)) {
+        if let Some(kind) = self.plot.second.filter(|_| !restores && journal.is_none() && self.dice.one_in(2)) {
             let ends = if self.dice.one_in(3) { 1 + self.dice.below(2000) } else { HOOKS_MAX };
             let beside = self.stage.life(ends);
             lives.push(beside);
@@ -234,7 +264,11 @@ impl History {
             let actions = actions(&mut self.dice, &self.plot);
             self.stage.act("second", life, move || {
                 super::stage::takes(Duration::from_millis(100));
-                if let Some(app) = work(&world, dice, actions) {
+                if let Some(end) = journal {
+                    if let Some(writer) = write(&world, end, dice, actions) {
+                        writer.close();
+                    }
+                } else if let Some(app) = work(&world, dice, actions) {
                     app.close();
                 }
             });
@@ -243,17 +277,21 @@ impl History {
         let (shop, changes) = (Arc::clone(&self.shop), weather(&mut self.dice, &self.plot));
         let idles = self.plot.idle && self.dice.one_in(2);
         self.stage.act("app", life, move || {
-            let Some(app) = work(&world, dice, actions) else { return };
+            let mut one = match journal {
+                Some(end) => write(&world, end, dice, actions).map(One::Writer),
+                None => work(&world, dice, actions).map(One::App),
+            };
+            let Some(mut one) = one.take() else { return };
             if idles {
                 super::stage::takes(Duration::from_secs(4000));
             }
+            shop.weather(if last { Weather::default() } else { changes });
             if last {
-                shop.weather(Weather::default());
                 shop.settle();
-                settle(&world, app, &["other", "second"]);
-            } else {
-                shop.weather(changes);
-                app.close();
+                settle(&world, one.db(), &["other", "second"], || one.look());
+            }
+            one.close();
+            if !last {
                 // The worker goes on as long as the store lets it wait.
                 world.stage.ends_soon(life, 400);
             }
@@ -261,6 +299,48 @@ impl History {
         self.stage.play();
         lives
     }
+}
+
+/// The connection of a life that comes last.
+enum One {
+    App(App),
+    Writer(Writer),
+}
+
+impl One {
+    fn db(&self) -> Arc<Db> {
+        Arc::clone(match self {
+            One::App(app) => app.db(),
+            One::Writer(writer) => writer.db(),
+        })
+    }
+
+    fn look(&mut self) {
+        match self {
+            One::App(app) => app.look(),
+            One::Writer(writer) => drop(writer.look()),
+        }
+    }
+
+    fn close(self) {
+        match self {
+            One::App(app) => app.close(),
+            One::Writer(writer) => writer.close(),
+        }
+    }
+}
+
+/// What a transaction that is stored restores to, seen from outside of the simulation.
+fn content(shop: &Arc<Shop>, txid: Txid, out: &Path) -> Result<Vec<u8>, String> {
+    let look = || {
+        let io = Io::kept_by(Arc::new(Quiet(Arc::clone(shop))) as Arc<dyn Home>);
+        let store = Store::open(&ReplicaUrl::parse(URL).expect("a URL"), &|_| None, &io).expect("it asks nothing");
+        let _ = std::fs::remove_file(out); // of the one before
+        restore::run(&store, Target::Txid(txid), out, Options { parallelism: 1, ..Options::default() })
+            .map_err(|e| format!("{txid} was called stored and does not restore: {e}"))?;
+        std::fs::read(out).map_err(|e| e.to_string())
+    };
+    std::thread::scope(|scope| scope.spawn(look).join().unwrap_or_else(|_| Err("a look panicked".into())))
 }
 
 /// Plays the history of a seed in an empty folder. `Err`: what must not be, and how it came.
@@ -339,7 +419,9 @@ fn check(history: &History, folder: &Path) -> Outcome {
         }
     }
     outcome.images = history.images.load(Ordering::Relaxed);
-    if outcome.images > 0 && !history.plot.lags && !oracle.had_strangers() {
+    // Who dies right at the end of a transaction that the Spool had no room for leaves nothing to go on from.
+    let without_contents = history.plot.small_spool && history.plot.journal.is_some();
+    if outcome.images > 0 && !history.plot.lags && !oracle.had_strangers() && !without_contents {
         stage.trouble(format!("{} images without need", outcome.images));
     }
     outcome.calls = shop.counts().values().sum();

@@ -127,6 +127,11 @@ impl Machine {
         !refused
     }
 
+    /// xCheckReservedLock, of others.
+    pub fn is_reserved(&self, number: u64) -> bool {
+        self.shared().handles.iter().any(|(n, handle)| *n != number && handle.level >= Lock::Reserved)
+    }
+
     pub fn unlock(&self, number: u64, level: Lock) {
         if let Some(handle) = self.shared().handles.get_mut(&number) {
             handle.level = handle.level.min(level);

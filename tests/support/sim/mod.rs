@@ -5,6 +5,7 @@ pub mod actions;
 pub mod app;
 pub mod checkpoint;
 pub mod history;
+pub mod journal;
 pub mod machine;
 pub mod oracle;
 pub mod stage;

@@ -55,6 +55,29 @@ impl Oracle {
         self.cursors.insert(cursor, self.images.len() - 1);
     }
 
+    /// In a rollback-journal mode: the journal is gone.
+    pub fn is_committed(&mut self, image: Image) {
+        self.images.push(image);
+        self.in_file = self.commits();
+    }
+
+    /// In a rollback-journal mode no point in a WAL names a commit: what is called stored is known by its content.
+    pub fn stored_as(&mut self, txid: Txid, raw: &[u8]) -> Result<(), String> {
+        let is = |image: &Image| image.concat() == raw;
+        let number = self.images.iter().rposition(is).ok_or(format!("{txid} is none of the states there ever were"))?;
+        if let Some((later, least)) = self.stored.range(..txid).next_back()
+            && number < *least
+        {
+            return Err(format!("{txid} is commit {number}, {later} was {least}"));
+        }
+        match self.stored.insert(txid, number) {
+            Some(known) if self.images[known] != self.images[number] => {
+                Err(format!("{txid} was commit {known}, now it is {number}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A recovery found that the WAL ends there; frames behind the last commit may be of a writer that died.
     pub fn recovered(&mut self, cursor: Option<Cursor>) -> Result<(), String> {
         match (cursor, self.unpublished.take()) {

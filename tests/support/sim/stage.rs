@@ -319,6 +319,16 @@ pub fn takes(time: Duration) {
     }
 }
 
+/// The wall clock is set, forward or back; the monotonic one goes on. By the name of a thread that does nothing else
+/// (tests/c/simulated.c).
+pub fn set_clock(seconds: i64) {
+    if let Some((stage, _)) = me() {
+        stage.note(|| format!("the wall clock is set by {seconds} s"));
+        let setter = std::thread::Builder::new().name(format!("sim+{seconds}")).spawn(|| {});
+        setter.expect("a thread").join().expect("it does nothing");
+    }
+}
+
 /// True on a thread of the stage; others (a restore's team) see a store without faults.
 pub fn is_actor() -> bool {
     me().is_some()

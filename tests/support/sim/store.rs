@@ -6,7 +6,7 @@ use super::stage::{self, Stage};
 use bytes::Bytes;
 use litestream_engine::clock::Time;
 use litestream_engine::error::{Error, Result};
-use litestream_engine::ltx::{Level, Span, Txid};
+use litestream_engine::ltx::{Decoder, Level, Span, Txid};
 use litestream_engine::plan::{Target, plan};
 use litestream_engine::store::{Body, FileInfo, Home, Put};
 use std::collections::BTreeMap;
@@ -101,6 +101,23 @@ impl Shop {
         }
         drop(shelf);
         self.arrive();
+    }
+
+    /// Times of files never go back: what ends later was captured later.
+    fn judge_time(&self, shelf: &Shelf, (level, span): Name, bytes: &Bytes) {
+        let time = |bytes: &Bytes| Decoder::new(&bytes[..]).map(|file| file.header().timestamp);
+        let Ok(mine) = time(bytes) else {
+            return self.stage.trouble(format!("{level} {} is put, and no LTX file", span.file_name()));
+        };
+        let before = shelf.objects.iter().filter(|(name, _)| name.1.max < span.max).max_by_key(|(name, _)| name.1.max);
+        let after = shelf.objects.iter().filter(|(name, _)| name.1.max > span.max).min_by_key(|(name, _)| name.1.max);
+        let at = |found: Option<(&Name, &Object)>| found.and_then(|(_, object)| time(&object.bytes).ok());
+        if at(before).is_some_and(|before| before >= mine) || at(after).is_some_and(|after| after <= mine) {
+            let (before, after) = (before.map(|found| found.0), after.map(|found| found.0));
+            let name = span.file_name();
+            self.stage
+                .trouble(format!("{level} {name} of {mine:?} is put between {before:?} and {after:?}: time went back"));
+        }
     }
 
     /// The replica leads to what was acknowledged, without a gap.
@@ -226,6 +243,7 @@ impl Home for Shop {
             Body::Bytes(bytes) => bytes.clone(),
             Body::File(path) => std::fs::read(path).map_err(|e| Error::io("read", path, e))?.into(),
         };
+        self.judge_time(&self.shelf(), (level, span), &bytes);
         let object = Object { bytes, created, since: Instant::now() };
         let fate = self.fate("put");
         self.stage.note(|| {
@@ -296,5 +314,36 @@ impl Home for Shop {
             }
         }
         Ok(())
+    }
+}
+
+/// The same shelves, for whoever only looks: no call fails, takes time or lets others act.
+pub struct Quiet(pub Arc<Shop>);
+
+impl Home for Quiet {
+    fn holds(&self, level: Level, span: Span) -> Result<bool> {
+        Ok(self.0.shelf().objects.contains_key(&(level, span)))
+    }
+
+    fn list(&self, level: Level) -> Result<Vec<FileInfo>> {
+        Ok(infos(&self.0.shelf().objects).into_iter().filter(|info| info.level == level).collect())
+    }
+
+    fn put(&self, _: Level, _: Span, _: Time, _: &Body<'_>) -> Result<Put> {
+        Err(refused("put"))
+    }
+
+    fn read(&self, level: Level, span: Span, range: Option<Range<u64>>) -> Result<Bytes> {
+        let shelf = self.0.shelf();
+        let bytes = shelf.objects.get(&(level, span)).ok_or_else(|| refused("get"))?.bytes.clone();
+        Ok(range.map_or(bytes.clone(), |range| bytes.slice(range.start as usize..range.end as usize)))
+    }
+
+    fn stream(&self, file: &FileInfo) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new(std::io::Cursor::new(self.read(file.level, file.span, None)?)))
+    }
+
+    fn delete(&self, _: &[Name]) -> Result<()> {
+        Err(refused("delete"))
     }
 }
