@@ -208,7 +208,12 @@ fn without_retention_nothing_is_ever_deleted_and_every_time_is_exact() {
     let raw: Vec<_> = place.listing().into_iter().filter(|file| file.level == Level::RAW).collect();
     assert!(raw.len() >= 59, "{} raw files", raw.len());
 
-    for file in raw.iter().skip(3).step_by(11) {
+    // On a busy machine an interval may pass within a step: what is stored then is a state that nobody looked at.
+    let is_known = |txid: u64| images.contains_key(&Txid(txid));
+    let known = raw.iter().skip(3).filter(|file| is_known(file.span.max.0) && is_known(file.span.max.0 - 1));
+    let some: Vec<_> = known.step_by(11).collect();
+    assert!(some.len() > 2, "{} of {} raw files can be compared", some.len(), raw.len());
+    for file in some {
         let created = place.store().created(file).unwrap();
         let before = server.server.count("HEAD");
         same_pages(&images[&file.span.max], &place.restored(Target::Time(Time(created.0 + 1))));
