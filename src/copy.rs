@@ -14,8 +14,7 @@ use crate::wal::{Cursor, Salt};
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// A copy that is being made. Its file goes with it.
