@@ -19,7 +19,7 @@ LONG_SUITES := test-crash test-sqlite test-mptest test-cpython
 # Suites of hosts that need a tool chain of their own, or minutes to build.
 HOST_SUITES := test-rusqlite test-django test-node test-go
 
-.PHONY: help build demo test test-long bench simulate crash lint tools clean-tools $(LONG_SUITES) $(HOST_SUITES)
+.PHONY: help build demo test test-long bench simulate crash lint miri tools clean-tools $(LONG_SUITES) $(HOST_SUITES)
 
 help: ## List the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -90,6 +90,13 @@ bench: build tools ## Measure beside plain SQLite, the Litestream sidecar and th
 crash: ## Kill writers 10,000 times (TRIALS=N, SEED=N) and compare after each; half an hour
 	LITESTREAM_TRIALS=$(or $(TRIALS),10000) LITESTREAM_SEED=$(or $(SEED),1000) \
 	    $(CARGO) test --release --test crash -- --nocapture
+
+# What of the extension's unsafe code runs without system calls that Miri does not know.
+MIRI_TESTS := border:: guard:: handle:: open:: real:: status_table::
+
+miri: ## Run unit tests of the unsafe code under Miri (needs rustup's nightly with miri and rust-src)
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" \
+	    $(CARGO) +nightly miri test -p litestream-vfs --lib --target-dir target/miri -- $(MIRI_TESTS)
 
 lint: ## Check formatting, clippy with warnings denied, and cargo-deny
 	$(CARGO) fmt --all --check
