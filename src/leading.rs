@@ -331,11 +331,13 @@ impl<'a> Leading<'a> {
     fn take(&mut self, encoded: Encoded, pending: &mut Pending) -> Result<Turn> {
         match encoded {
             Encoded::Done(outgoing) => {
-                // The Segments go after this, so what the last of them says of the file is kept here.
+                // The Segments go after this, so what the last of them says of the file is kept here; unless an End is on
+                // record that none of them leads to: a loss of power undid what is stored now, and another took its place.
                 let last = pending.segments.last().and_then(|segment| segment.head.end());
                 let last = last.filter(|end| end.cursor.same_point(&outgoing.to));
                 let links = self.db.spool().links()?;
-                if let Some(end) = last.filter(|end| !links.ends_at(&end.cursor)) {
+                let is_newest = links.last_end().is_none_or(|known| pending.passes(&known.cursor));
+                if let Some(end) = last.filter(|end| is_newest && !links.ends_at(&end.cursor)) {
                     self.state.end = Some(end);
                     self.state.end_after = links.newest();
                 }

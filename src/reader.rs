@@ -6,7 +6,7 @@
 use crate::base::ReadAt;
 use crate::error::{Error, Result};
 use crate::page::{PageSize, Pgno};
-use crate::spool::{Links, Segment, Spool, remove};
+use crate::spool::{Head, Links, Segment, Spool, remove};
 use crate::wal::{
     Cursor, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salt, WalHeader, frame_checksum, frame_offset,
 };
@@ -107,6 +107,12 @@ impl Pending {
     /// True where nothing was committed since `from`.
     pub fn is_empty(&self) -> bool {
         self.to == self.from && self.segments.is_empty()
+    }
+
+    /// True where `point` is its start, or one at which a Segment of it begins or ends.
+    pub fn passes(&self, point: &Cursor) -> bool {
+        let touches = |head: &Head| head.to.same_point(point) || head.follows.is_some_and(|at| at.same_point(point));
+        self.from.same_point(point) || self.segments.iter().any(|segment| touches(&segment.head))
     }
 
     /// Reads one page's newest copy; `false` for one that only the database has.
@@ -276,11 +282,14 @@ pub fn walk(
         let at = pending.to;
         // Pages of another size cannot go into the same file: the walk ends before them, and an image follows.
         let fits = |segment: &Segment| segment.head.page_size == pending.page_size;
-        let next = available.iter().position(|one| fits(one) && one.covers(&at) && !one.head.unlinked).or_else(|| {
-            available.iter().position(|one| {
-                fits(one) && one.head.from.frame == 0 && one.head.follows.is_some_and(|follows| follows.same_point(&at))
-            })
-        });
+        let continues = |one: &Segment| {
+            fits(one) && one.head.from.frame == 0 && one.head.follows.is_some_and(|follows| follows.same_point(&at))
+        };
+        let find = |is_next: &dyn Fn(&Segment) -> bool| available.iter().position(is_next);
+        // Two continue the same point where a loss of power undid one: the other one is on record.
+        let next = find(&|one| fits(one) && one.covers(&at) && !one.head.unlinked)
+            .or_else(|| find(&|one| continues(one) && links.ends_at(&one.head.to)))
+            .or_else(|| find(&continues));
         if let Some(index) = next {
             let segment = available.swap_remove(index);
             if is_sound(&segment) {
@@ -409,7 +418,6 @@ pub fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use super::*;
     use crate::page::PageSize;
-    use crate::spool::Head;
     use crate::wal::Salt;
 
     // Goal: a Segment that a loss of power tore is passed over, also where a walk would begin with it; an error would

@@ -129,3 +129,47 @@ fn what_the_spool_has_no_room_for_is_stored_from_the_database() {
         process.end();
     }
 }
+
+/// Goal: a transaction that a loss of power undid does not stand for the one that took its place, though both leave the same
+/// header. Method: what such a loss leaves: the file and the records of before, and the transaction still in the Spool. Another
+/// one is committed by a process that stores nothing, and then one that stores goes on. Which of the two it meets first is
+/// chance, so this is done several times. The one that is on record is stored, and no image is needed.
+#[test]
+fn a_transaction_that_was_undone_does_not_hide_the_next_one() {
+    load();
+    for round in 0..8 {
+        let folder = folder();
+        let place = Place::in_folder(folder.path(), "app.db").every("1h");
+        let mut process = start(&place, "DELETE");
+        fill(&mut process);
+        is_stored(&place, &mut process);
+        process.end();
+        let links = place.spool().join("links");
+        let before = [&place.path, &links].map(|path| (path, std::fs::read(path).unwrap()));
+        let rows = |place: &Place, id: u32, replica: &str| {
+            let path = place.path.display();
+            let mut process = Process::start_uri(&format!("file:{path}?vfs=litestream&replica={replica}"));
+            process.sql(&format!("UPDATE t SET b = randomblob(900) WHERE id = {id}"));
+            process.end();
+        };
+        rows(&place, 7, "off");
+        let segments = || {
+            let files = std::fs::read_dir(place.spool()).unwrap().flatten();
+            files.filter(|file| file.file_name().to_string_lossy().ends_with(".segment")).count()
+        };
+        assert_eq!(segments(), 1, "it waits in the Spool");
+        for (path, bytes) in before {
+            std::fs::write(path, bytes).unwrap();
+        }
+        rows(&place, 399, "off");
+        assert_eq!(segments(), 2, "both wait");
+        let mut process = start(&place, "DELETE");
+        is_stored(&place, &mut process);
+        process.sql("UPDATE t SET b = randomblob(300) WHERE id = 200");
+        is_stored(&place, &mut process);
+        process.end();
+        place.has_images(1..=1);
+        assert_eq!(segments(), 0, "nothing is left behind");
+        println!("round {round}: equal");
+    }
+}

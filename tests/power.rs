@@ -40,6 +40,9 @@ const STALE_INDEX: usize = 32 << 10;
 /// Bytes of a page, in all workloads.
 const ONE_PAGE: usize = 4096;
 
+/// Where a database's header says which mode it is in: 1 with a rollback journal, 2 with a WAL.
+const HEADER_MODE: usize = 18;
+
 /// One in so many losses of power is followed by another one, while the database is opened and goes on.
 const AGAIN: u64 = 8;
 
@@ -174,8 +177,11 @@ impl Recording {
             "again at change {at} of what followed: acknowledged {acknowledged}, called stored {stored}"
         ));
         story.extend(lost);
-        // What was found after the first is durable; afterwards it was written with FULL.
-        let undone = i64::from(self.workload.promise == Promise::AllButLast);
+        // What was found after the first is durable; afterwards it was written with FULL, which in a rollback mode does not
+        // sync that the journal is deleted.
+        let whole = log.whole(at, "w");
+        let in_rollback_mode = |bytes: &Vec<u8>| bytes.get(HEADER_MODE) == Some(&1);
+        let undone = i64::from(whole.files.get("w/app.db").is_some_and(|held| in_rollback_mode(&held.bytes)));
         let bounds = Bounds {
             least: first.plain.max(acknowledged - undone),
             most: first.last,

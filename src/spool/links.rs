@@ -102,6 +102,11 @@ impl Links {
         None
     }
 
+    /// The newest End, whatever came after it.
+    pub fn last_end(&self) -> Option<&End> {
+        self.records.iter().rev().find_map(|(_, link)| if let Link::End(end) = link { Some(end) } else { None })
+    }
+
     /// Where the word on ends stands: the number of the newest End, or of a Dirty that came after it.
     pub fn newest_word(&self) -> u64 {
         let word = self.records.iter().rev().find(|(_, link)| !matches!(link, Link::Begin { .. }));
