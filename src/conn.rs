@@ -299,7 +299,7 @@ impl Conn {
         }
         let Some(stat) = Stat::of(self.db.path())? else { return Ok(false) };
         let Some(end) = link::newest_end(state.as_ref(), &links) else { return Ok(false) };
-        let Some(chain) = capture::chain(wal, None).map_err(|e| e.about(self.db.wal()))? else { return Ok(false) };
+        let Some(chain) = self.chain_after(wal, None)? else { return Ok(false) };
         if chain.cursor.salt == header.salt
             && link::began(&end, header.salt, &stat, header.change, chain.commits, chain.repeats)
         {
@@ -347,7 +347,7 @@ impl Conn {
                 _ => return Answer::Forward,
             },
             // Not trusted, or no shared memory: SQLite recovers from the chain without a further call.
-            None => match capture::chain(wal, None).map_err(|e| e.about(self.db.wal())) {
+            None => match self.chain_after(wal, None) {
                 Ok(Some(end)) => (end, 0),
                 Ok(None) => return Answer::Forward,
                 Err(e) => return self.db.cannot_save(&e, wal.size().unwrap_or(0)),
@@ -368,9 +368,14 @@ impl Conn {
         }
     }
 
+    /// Where the chain of the WAL ends, followed on from where it was.
+    fn chain_after(&self, wal: &dyn ReadAt, known: Option<ChainEnd>) -> Result<Option<ChainEnd>> {
+        capture::chain(wal, known.map(|chain| chain.cursor)).map_err(|e| e.about(self.db.wal()))
+    }
+
     /// COMMIT_PHASETWO in exclusive locking mode: the chain is sound, for nobody else can write.
     fn exclusive_commit(&mut self, wal: &dyn ReadAt) {
-        match capture::chain(wal, self.chain.map(|chain| chain.cursor)).map_err(|e| e.about(self.db.wal())) {
+        match self.chain_after(wal, self.chain) {
             Ok(Some(end)) => {
                 self.chain = Some(end);
                 self.db.set_closing(Some((end.cursor, end.commit, 0)));
@@ -391,7 +396,7 @@ impl Conn {
         // A WAL that was deleted meanwhile had its End then; with what the file is now it would hide what came after.
         let here = WalHeader::read(wal).map(|header| header.salt);
         let known = self.chain.filter(|chain| here == Some(chain.cursor.salt));
-        let end = match capture::chain(wal, known.map(|chain| chain.cursor)).map_err(|e| e.about(self.db.wal())) {
+        let end = match self.chain_after(wal, known) {
             Ok(end) => end.or(known),
             Err(e) => return self.db.note("capture", &e),
         };

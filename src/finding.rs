@@ -246,8 +246,12 @@ impl Leading<'_> {
     fn is_still_whole(&mut self, at: &Cursor) -> Result<bool> {
         let look = match self.db.look() {
             // Closed, as far as this process sees. Without a WAL nobody has committed anything since the End.
-            Look::Blind if journal_is_wal(self.db) && self.db.wal().exists() => return Ok(false),
-            Look::Blind if journal_is_wal(self.db) => Look::Empty,
+            Look::Blind if journal_is_wal(self.db) => {
+                if self.db.wal().exists() {
+                    return Ok(false);
+                }
+                Look::Empty
+            }
             look => look,
         };
         let (links, stat) = (self.db.spool().links()?, Stat::of(self.db.path())?);

@@ -296,7 +296,7 @@ impl History {
     /// What damage means now, for the database and for who reads the status.
     fn look_after(&mut self, db: &Db) {
         let was_ailing = std::mem::replace(&mut self.ailing, is_ailing(&self.manifest));
-        self.remedy = if self.ailing { remedy(&self.manifest) } else { Remedy::Nothing };
+        self.remedy = remedy(&self.manifest);
         if was_ailing && !self.ailing {
             log::info!(target: "litestream", "{}: the replica's newest state needs no damaged file any more", db.path().display());
         }

@@ -53,6 +53,21 @@ pub struct World {
     pub clock_steps: bool,
 }
 
+impl World {
+    /// Asks the engine for the database, as the shim does in `xOpen`.
+    pub fn ask(&self) -> Result<Opening, Error> {
+        self.registry.open(Ask {
+            path: &self.machine.database,
+            params: &self.params,
+            read_only: false,
+            create: true,
+            door: Door::Named,
+            unsafe_locks: None,
+            base: Arc::clone(&self.base),
+        })
+    }
+}
+
 pub struct App {
     pub world: World,
     pub number: u64,
@@ -120,15 +135,7 @@ impl App {
     pub fn open(world: World) -> Result<App, Error> {
         let opening = match world.kind {
             Kind::Foreign => Opening::PassThrough,
-            _ => world.registry.open(Ask {
-                path: &world.machine.database,
-                params: &world.params,
-                read_only: false,
-                create: true,
-                door: Door::Named,
-                unsafe_locks: None,
-                base: Arc::clone(&world.base),
-            })?,
+            _ => world.ask()?,
         };
         let open = |path| File::options().read(true).write(true).create(true).truncate(false).open(path);
         let failed = |e| Error::io("open", &world.machine.database, e);

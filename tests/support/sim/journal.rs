@@ -9,7 +9,7 @@ use litestream_engine::base::Lock;
 use litestream_engine::conn::{Answer, Conn};
 use litestream_engine::db::Db;
 use litestream_engine::error::Error;
-use litestream_engine::registry::{Ask, Door, Opening};
+use litestream_engine::registry::Opening;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -43,15 +43,7 @@ pub struct Writer {
 
 impl Writer {
     pub fn open(world: World, end: End) -> Result<Writer, Error> {
-        let opening = world.registry.open(Ask {
-            path: &world.machine.database,
-            params: &world.params,
-            read_only: false,
-            create: true,
-            door: Door::Named,
-            unsafe_locks: None,
-            base: Arc::clone(&world.base),
-        })?;
+        let opening = world.ask()?;
         let database =
             File::options().read(true).write(true).create(true).truncate(false).open(&world.machine.database);
         let database = Plain(database.map_err(|e| Error::io("open", &world.machine.database, e))?);
