@@ -10,6 +10,7 @@ use crate::leading::Leading;
 use crate::leftover;
 use crate::limits;
 use crate::link;
+use crate::ltx::Txid;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
 use crate::spool::{Link, Links, Segment, Stat, remove};
@@ -56,8 +57,13 @@ impl Leading<'_> {
             if let (Some(target), Some(stat)) = (&target, &stat) {
                 self.begin_late(&mut links, target, stat)?;
             }
-            match reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())? {
-                None => lost = "no image is stored yet".into(),
+            let walked = match self.start() {
+                Some(start) => reader::walk(start, &mut self.segments, &links, target.as_ref(), self.db.wal())?,
+                None => None,
+            };
+            match walked {
+                None if self.state.txid == Txid(0) => lost = "no image is stored yet".into(),
+                None => lost = "what was stored is not continued".into(),
                 Some(Walk::Torn) => continue,
                 Some(Walk::Reached(pending)) => {
                     if !pending.is_empty() && self.is_resized(pending.page_size) {

@@ -312,12 +312,14 @@ impl<'a> Leading<'a> {
         let target = if snapshot.end.is_none() { Some(target) } else { None };
         reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
         let links = self.db.spool().links()?;
-        let walked = reader::walk(self.start(), &mut self.segments, &links, target.as_ref(), self.db.wal())?;
+        let Some(start) = self.start() else { return Ok(Turn::More) };
+        let walked = reader::walk(start, &mut self.segments, &links, target.as_ref(), self.db.wal())?;
         let Some(Walk::Reached(mut pending)) = walked else { return Ok(Turn::Later(limits::SHORT)) };
         // Of a later state than the walk leads to, only some pages would be stored.
         if pending.more || !self.is_held_at(&held, &links, &snapshot, &pending.to)? {
-            self.state.cursor = None;
-            return Ok(Turn::More);
+            drop(snapshot);
+            drop(held);
+            return self.image("pages that the Spool had no room for belong to an earlier state");
         }
         self.make_durable(&pending)?;
         snapshot.make_durable(self.db.path())?;
@@ -360,15 +362,16 @@ impl<'a> Leading<'a> {
         self.history.now(self.state.time).max(Time(self.state.time.0 + 1))
     }
 
-    /// Where a walk begins.
-    pub(crate) fn start(&self) -> Start {
+    /// Where a walk begins. `None` where only an image can go on from what is stored: a Segment that holds every page
+    /// may be older than that.
+    pub(crate) fn start(&self) -> Option<Start> {
         match self.state.cursor {
-            Some(cursor) => Start::Stored {
+            Some(cursor) => Some(Start::Stored {
                 cursor,
                 commit: self.state.commit,
                 page_size: crate::page::PageSize::new(self.state.page_size).expect("state holds what a file had"),
-            },
-            None => Start::Whole,
+            }),
+            None => (self.state.txid == Txid(0)).then_some(Start::Whole),
         }
     }
 }

@@ -14,9 +14,11 @@ mod replicated;
 mod servers;
 mod support;
 
+use litestream_engine::ltx::Txid;
 use litestream_engine::plan::Target;
 use process::Process;
 use replicated::{Place, folder, load, same_pages, status, sync};
+use std::path::PathBuf;
 
 const MODES: [&str; 5] = ["OFF", "MEMORY", "DELETE", "TRUNCATE", "PERSIST"];
 
@@ -35,6 +37,12 @@ fn fill(process: &mut Process) {
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
          INSERT INTO t(b) SELECT randomblob(900) FROM n",
     );
+}
+
+/// What waits in the Spool.
+fn segments(place: &Place) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(place.spool()).unwrap().flatten().map(|file| file.path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect()
 }
 
 #[track_caller]
@@ -153,10 +161,7 @@ fn a_transaction_that_was_undone_does_not_hide_the_next_one() {
             process.end();
         };
         rows(&place, 7, "off");
-        let segments = || {
-            let files = std::fs::read_dir(place.spool()).unwrap().flatten();
-            files.filter(|file| file.file_name().to_string_lossy().ends_with(".segment")).count()
-        };
+        let segments = || segments(&place).len();
         assert_eq!(segments(), 1, "it waits in the Spool");
         for (path, bytes) in before {
             std::fs::write(path, bytes).unwrap();
@@ -172,4 +177,64 @@ fn a_transaction_that_was_undone_does_not_hide_the_next_one() {
         assert_eq!(segments(), 0, "nothing is left behind");
         println!("round {round}: equal");
     }
+}
+
+/// Goal: a database's first transaction holds every page there was, but is no image of it later: while a new image is made,
+/// the replica never goes back to what was stored long ago. Method: what a loss of power leaves that undoes the deletion of
+/// stored Segments, a write that nobody saw, and an image that takes several slices. Each state of the replica is looked at.
+#[test]
+fn a_segment_that_was_stored_before_is_no_new_image() {
+    load();
+    let folder = folder();
+    let place = Place::in_folder(folder.path(), "app.db").every("1h");
+    let mut process = start(&place, "DELETE");
+    process.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB)");
+    let first = segments(&place).pop().unwrap();
+    let kept = folder.path().join("kept");
+    std::fs::copy(&first, &kept).unwrap();
+    process.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)
+         INSERT INTO t(b) SELECT zeroblob(3000) FROM n",
+    );
+    is_stored(&place, &mut process);
+    process.end();
+    assert!(!first.exists(), "the transaction is stored");
+    std::fs::rename(&kept, &first).unwrap();
+    rusqlite::Connection::open(&place.path).unwrap().execute("INSERT INTO t(b) VALUES(zeroblob(3000))", []).unwrap();
+
+    let mut process = start(&place, "DELETE");
+    is_stored(&place, &mut process);
+    process.end();
+    let mut ends: Vec<_> = place.listing().iter().map(|file| file.span.max).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    let rows = |txid: &Txid| -> u32 {
+        let restored = place.restore_to(Target::Txid(*txid));
+        let db = rusqlite::Connection::open(&restored).unwrap();
+        let rows = db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        std::fs::remove_file(restored).unwrap();
+        rows
+    };
+    let stored: Vec<u32> = ends.iter().map(rows).collect();
+    assert!(stored.is_sorted(), "rows in the replica's states: {stored:?}");
+    assert_eq!(stored.last(), Some(&50_001));
+}
+
+/// Goal: where nothing is stored yet, pages that were not kept and are lost to a write that nobody saw lead to an image, and
+/// not to one look after another. Method: a first transaction that is kept, one that the Spool has no room for, a kill, a
+/// foreign write.
+#[test]
+fn what_was_not_kept_before_anything_was_stored_leads_to_an_image() {
+    load();
+    let folder = folder();
+    let place = Place::in_folder(folder.path(), "app.db").every("1h").with("&spool-limit=20KB");
+    let mut process = start(&place, "DELETE");
+    fill(&mut process);
+    process.kill();
+    assert_eq!((place.listing().len(), segments(&place).len()), (0, 2), "all of it waits");
+    rusqlite::Connection::open(&place.path).unwrap().execute("UPDATE t SET b = randomblob(800) WHERE id < 300", []).unwrap();
+    let mut process = start(&place, "DELETE");
+    is_stored(&place, &mut process);
+    process.end();
+    assert_eq!(segments(&place).len(), 0, "nothing is left behind");
 }

@@ -24,6 +24,9 @@ pub struct Base {
     api: Api,
     vfs: *mut sqlite3_vfs,
     name: String,
+    /// One of SQLite's own for Unix: they share one `xOpen`. Looked up once: to find a VFS, SQLite initialises itself where it
+    /// is shut down, and our threads must not.
+    is_native: bool,
 }
 
 // SAFETY: a registered VFS is constant and may be called from any thread.
@@ -37,7 +40,12 @@ impl Base {
     pub unsafe fn new(api: Api, vfs: *mut sqlite3_vfs) -> Base {
         // SAFETY: the caller's promise; a VFS has a name.
         let name = unsafe { CStr::from_ptr((*vfs).zName) }.to_string_lossy().into_owned();
-        Base { api, vfs, name }
+        let unix = api.vfs_find(Some(c"unix"));
+        // SAFETY: both are registered, and constant.
+        let is_native = unsafe {
+            unix.as_ref().is_some_and(|unix| unix.xOpen.map(|f| f as usize) == (*vfs).xOpen.map(|f| f as usize))
+        };
+        Base { api, vfs, name, is_native }
     }
 }
 
@@ -47,11 +55,7 @@ impl BaseVfs for Base {
     }
 
     fn is_native(&self) -> bool {
-        let unix = self.api.vfs_find(Some(c"unix"));
-        // SAFETY: both are registered, and constant. SQLite's own VFSes for Unix share one `xOpen`.
-        unsafe {
-            unix.as_ref().is_some_and(|unix| unix.xOpen.map(|f| f as usize) == (*self.vfs).xOpen.map(|f| f as usize))
-        }
+        self.is_native
     }
 
     fn open_database(&self, path: &Path, read_only: bool) -> io::Result<Box<dyn BaseFile>> {

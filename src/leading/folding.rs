@@ -19,10 +19,11 @@ impl Leading<'_> {
         }
         let start = match &self.outgoing {
             Some(outgoing) => {
-                Start::Stored { cursor: outgoing.to, commit: outgoing.commit, page_size: outgoing.page_size }
+                Some(Start::Stored { cursor: outgoing.to, commit: outgoing.commit, page_size: outgoing.page_size })
             }
             None => self.start(),
         };
+        let Some(start) = start else { return Ok(()) };
         let walked = reader::walk(start, &mut reader::segments(spool)?, &spool.links()?, None, self.db.wal())?;
         let Some(Walk::Reached(pending)) = walked else { return Ok(()) };
         let (Some(first), false) = (pending.segments.first(), needs_snapshot(&pending)) else { return Ok(()) };
