@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -33,6 +33,11 @@ impl Time {
         DateTime::parse_from_rfc3339(text).map(|time| Time(time.timestamp_millis())).map_err(|e| {
             Error::Usage(format!("`{text}` is not a time in RFC 3339, for example 2026-11-20T14:30:53Z: {e}"))
         })
+    }
+
+    /// So much later.
+    pub fn later(self, pause: Duration) -> Time {
+        Time(self.0.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// Seconds from `earlier` to this, never negative.

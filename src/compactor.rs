@@ -124,9 +124,9 @@ fn write(from: &Inputs<'_>, merge: &Merge, out: &Path) -> Result<Merged> {
 /// An error that reading an input ended in: where it is about the input's bytes, it names it.
 fn doubted(from: &Inputs<'_>, info: &FileInfo, e: Error) -> Error {
     match e {
-        Error::Corrupt(text) => {
+        Error::Corrupt(_) => {
             (from.doubt)(info);
-            Error::Corrupt(format!("level {} {}: {text}", info.level, info.span.file_name()))
+            e.about(info.name())
         }
         other => other,
     }
@@ -142,8 +142,7 @@ fn one_page_size(sizes: &[PageSize], level: Level) -> Range<usize> {
     }
 }
 
-/// The disk is the application's: a compaction that would fill it does not begin.
-/// Refuses to begin `what`, which writes so many bytes to `out`, where the disk would get too full.
+/// The disk is the application's: refuses to begin `what`, which writes so many bytes to `out`, where the disk would get too full.
 pub(crate) fn check_room(what: &str, out: &Path, bytes: u64) -> Result<()> {
     let folder = out.parent().unwrap_or(out);
     let disk = rustix::fs::statvfs(folder).map_err(|e| Error::io("look at the disk of", folder, e.into()))?;
@@ -164,7 +163,8 @@ fn holds_same_pages(store: &Store, level: Level, merged: &Merged) -> Result<bool
     };
     let ours = File::open(&merged.path).map_err(|e| Error::io("open", &merged.path, e))?;
     let mut ours = Decoder::new(BufReader::new(ours)).map_err(|e| e.about(&merged.path))?;
-    let mut theirs = named(&info, Decoder::new(store.stream(&info)?))?;
+    let named = |e: Error| e.about(info.name());
+    let mut theirs = Decoder::new(store.stream(&info)?).map_err(named)?;
     let key = |header: &Header| (header.page_size, header.commit, header.span);
     if key(ours.header()) != key(theirs.header()) {
         return Ok(false);
@@ -172,7 +172,7 @@ fn holds_same_pages(store: &Store, level: Level, merged: &Merged) -> Result<bool
     let (mut a, mut b) = (Vec::new(), Vec::new());
     loop {
         let (mine, other) =
-            (ours.next_page(&mut a).map_err(|e| e.about(&merged.path))?, named(&info, theirs.next_page(&mut b))?);
+            (ours.next_page(&mut a).map_err(|e| e.about(&merged.path))?, theirs.next_page(&mut b).map_err(named)?);
         if mine != other || (mine.is_some() && a != b) {
             return Ok(false);
         }
@@ -180,14 +180,6 @@ fn holds_same_pages(store: &Store, level: Level, merged: &Merged) -> Result<bool
             return Ok(true);
         }
     }
-}
-
-/// Puts the file's name before a complaint about its bytes.
-fn named<T>(info: &FileInfo, result: Result<T>) -> Result<T> {
-    result.map_err(|e| match e {
-        Error::Corrupt(text) => Error::Corrupt(format!("level {} {}: {text}", info.level, info.span.file_name())),
-        other => other,
-    })
 }
 
 enum Source<'a> {

@@ -17,7 +17,7 @@ use crate::due::{Due, Merge, Remedy, Schedule, Work, due, is_ailing, remedy};
 use crate::error::{Error, Result};
 use crate::limits::{GRACE, UPKEEP_BACKOFF};
 use crate::ltx::{FileInfo, Level, Span};
-use crate::manifest::{Held, Manifest, Proof};
+use crate::manifest::{Manifest, Proof};
 use crate::plan::too_short;
 use crate::retention;
 use crate::spool::{Kept, remove};
@@ -271,7 +271,7 @@ impl History {
         match why {
             None => {
                 if self.manifest.doubted().is_some_and(|held| (held.info.level, held.span()) == name) {
-                    self.acquitted.push((name, later(now, GRACE)));
+                    self.acquitted.push((name, now.later(GRACE)));
                 }
                 self.manifest.judge(name, Proof::Sound);
             }
@@ -288,9 +288,9 @@ impl History {
             (_, true) => "restores go around it, and a new snapshot follows without it",
             (_, false) => "the newest state does not need it",
         };
-        log::error!(target: "litestream", "{}: damaged in the replica {}: level {} {}: {why}; {next}",
+        log::error!(target: "litestream", "{}: damaged in the replica {}: {}: {why}; {next}",
             db.path().display(), db.replica().map(|replica| replica.settings.url.to_string()).unwrap_or_default(),
-            file.level, file.span.file_name());
+            file.name());
     }
 
     /// What damage means now, for the database and for who reads the status.
@@ -300,7 +300,6 @@ impl History {
         if was_ailing && !self.ailing {
             log::info!(target: "litestream", "{}: the replica's newest state needs no damaged file any more", db.path().display());
         }
-        let name = |held: &Held| format!("level {} {}", held.info.level, held.span().file_name());
         let mut damaged = self.manifest.damaged();
         db.report.damaged(damaged.next().map(|first| {
             let more = match damaged.count() {
@@ -308,7 +307,7 @@ impl History {
                 n => format!(" and {n} more"),
             };
             let next = if self.ailing { "a new snapshot follows" } else { "the newest state does not need it" };
-            format!("damaged in the replica: {}{more}; {next}", name(first))
+            format!("damaged in the replica: {}{more}; {next}", first.info.name())
         }));
     }
 
@@ -322,11 +321,11 @@ impl History {
         };
         match level.filter(|_| !e.is_transient()) {
             Some(level) => {
-                self.barred.push((level, later(now, GRACE)));
+                self.barred.push((level, now.later(GRACE)));
                 self.next = Some(now);
                 self.backoff.over();
             }
-            None => self.next = Some(later(now, self.backoff.failed(crate::spool::random()))),
+            None => self.next = Some(now.later(self.backoff.failed(crate::spool::random()))),
         }
     }
 }
@@ -337,8 +336,4 @@ impl Drop for History {
             *job.permit.taken_back() = true;
         }
     }
-}
-
-fn later(time: Time, pause: std::time::Duration) -> Time {
-    Time(time.0.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
 }

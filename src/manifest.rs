@@ -175,6 +175,11 @@ impl Manifest {
         self.levels.iter().flatten()
     }
 
+    /// Those that are not known as damaged, as a listing has them.
+    pub fn usable(&self) -> Vec<FileInfo> {
+        self.files().filter(|held| held.is_usable()).map(|held| held.info.clone()).collect()
+    }
+
     /// The file that reaches furthest; of equals the lowest level's.
     pub fn newest(&self) -> Option<&FileInfo> {
         let mut newest: Option<&FileInfo> = None;

@@ -299,9 +299,9 @@ impl Copy {
     fn follow(&mut self, store: &Store, db: &Db) -> Result<()> {
         for file in onward(&history::list(store)?, self.txid) {
             self.apply(store, &file).map_err(|e| match e {
-                Error::Corrupt(text) => {
+                Error::Corrupt(_) => {
                     db.doubt(&file);
-                    Error::Corrupt(format!("level {} {}: {text}", file.level, file.span.file_name()))
+                    e.about(file.name())
                 }
                 other => other,
             })?;

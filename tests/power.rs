@@ -20,7 +20,7 @@ mod support;
 
 use dice::Dice;
 use disk::{Disk, Log};
-use litestream_engine::ltx::Txid;
+use litestream_engine::ltx::{Level, Txid};
 use litestream_engine::plan::Target;
 use litestream_engine::restore::{self, Options};
 use litestream_engine::store::{Io, ReplicaUrl, Store};
@@ -230,6 +230,9 @@ impl Recording {
             return Err(format!("{reopened} transactions after the reopen, plain SQLite found {plain}"));
         }
         self.assert_same()?;
+        if let Some(before) = restored {
+            self.never_went_back(before, replica)?;
+        }
         Ok(Opened { before, plain, replica, last: number("n") })
     }
 
@@ -297,6 +300,26 @@ impl Recording {
         Ok(())
     }
 
+    /// No transaction stored since `txid`, which holds `n` transactions, holds fewer than the one before it.
+    fn never_went_back(&self, txid: Txid, mut n: i64) -> Result<(), String> {
+        let files = Level::all().flat_map(|level| self.store.list(level).unwrap());
+        let mut stored: Vec<Txid> = files.map(|file| file.span.max).filter(|end| *end > txid).collect();
+        stored.sort_unstable();
+        stored.dedup();
+        for txid in stored {
+            let out = self.folder.join("between.db");
+            let _ = std::fs::remove_file(&out); // of the Txid before
+            restore::run(&self.store, Target::Txid(txid), &out, Options::default())
+                .map_err(|e| format!("{txid} does not restore: {e}"))?;
+            let found = transactions(&out).map_err(|e| format!("{txid} restores to {e}"))?;
+            if found < n {
+                return Err(format!("{txid} holds {found} transactions, and the one before it {n}"));
+            }
+            n = found;
+        }
+        Ok(())
+    }
+
     /// Puts a state in its place; what is there now.
     fn build(&mut self, state: &State, dice: &mut Dice, story: &mut Vec<String>) -> Disk {
         // The inode of the database goes on to live in the next state.
@@ -335,13 +358,16 @@ impl Recording {
     }
 }
 
-/// How many transactions a database that SQLite finds sound holds.
+/// How many transactions a database that SQLite finds sound holds; -1 where not even the first.
 fn transactions(path: &Path) -> Result<i64, String> {
     let text = |e: rusqlite::Error| e.to_string();
     let db = rusqlite::Connection::open(path).map_err(text)?;
     let check: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(text)?;
     if check != "ok" {
         return Err(check);
+    }
+    if !db.table_exists(None, "head").map_err(text)? {
+        return Ok(-1);
     }
     db.query_row("SELECT n FROM head", [], |row| row.get(0)).map_err(text)
 }

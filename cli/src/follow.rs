@@ -246,10 +246,9 @@ impl<'a> Following<'a> {
             };
             match Change::of_files(self.store, &files, page_size, scratch)? {
                 Fetched::Whole(change) => {
-                    let name = |file: &FileInfo| format!("level {} {}", file.level, file.span.file_name());
                     let how = match &files[..] {
-                        [one] => format!("by {}", name(one)),
-                        [first, .., last] => format!("by {} files, {} to {}", files.len(), name(first), name(last)),
+                        [one] => format!("by {}", one.name()),
+                        [first, .., last] => format!("by {} files, {} to {}", files.len(), first.name(), last.name()),
                         [] => "without it".into(),
                     };
                     return Ok(Some((change, how)));

@@ -154,10 +154,8 @@ pub fn remedy(manifest: &Manifest) -> Remedy {
     if manifest.doubted().is_some() || !is_ailing(manifest) {
         return Remedy::Nothing;
     }
-    let usable: Vec<FileInfo> =
-        manifest.files().filter(|held| held.is_usable()).map(|held| held.info.clone()).collect();
     let end = manifest.newest().map(|newest| newest.span.max);
-    match plan(&usable, Target::Latest) {
+    match plan(&manifest.usable(), Target::Latest) {
         Ok(plan) if Some(plan.txid()) == end => match compaction::snapshot_of(manifest, |_| true) {
             Some(_) => Remedy::Nothing,
             None => Remedy::Transaction,

@@ -47,10 +47,7 @@ impl Change {
             match change.add(store, file, n == 0, &mut end) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Fetched::Resized),
-                Err(Error::Corrupt(text)) => {
-                    let text = format!("level {} {}: {text}", file.level, file.span.file_name());
-                    return Ok(Fetched::Damaged(file.clone(), Error::Corrupt(text)));
-                }
+                Err(e @ Error::Corrupt(_)) => return Ok(Fetched::Damaged(file.clone(), e.about(file.name()))),
                 Err(e) => return Err(e),
             }
         }

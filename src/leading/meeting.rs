@@ -52,8 +52,7 @@ pub(super) fn meet(
         state.time = listed.map_or(state.time, |listed| state.time.max(listed));
         return image_comes(state, outgoing);
     }
-    let usable = history.manifest().files().filter(|held| held.is_usable()).map(|held| held.info.clone());
-    let reach = plan(&usable.collect::<Vec<_>>(), Target::Latest).map(|plan| plan.txid());
+    let reach = plan(&history.manifest().usable(), Target::Latest).map(|plan| plan.txid());
     // An image that needs none of them may be under way, and in the store under the first of its two names.
     let is_under_way = state.page_size == 0 && !outgoing.is_empty();
     if state.txid > Txid(0) && !is_under_way && !reach.as_ref().is_ok_and(|reach| *reach >= state.txid) {

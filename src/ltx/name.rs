@@ -113,3 +113,10 @@ pub struct FileInfo {
     /// Creation time as the listing gives it (file times, or the store's own clock): the store's `created` has the exact one.
     pub listed: Time,
 }
+
+impl FileInfo {
+    /// What a person is told: `level 1 0000000000000002-0000000000000009.ltx`.
+    pub fn name(&self) -> String {
+        format!("level {} {}", self.level, self.span.file_name())
+    }
+}

@@ -85,12 +85,11 @@ pub(super) fn decide(store: &Store, files: &[FileInfo], target: Target, options:
 
 fn warn(store: &Store, said: &Error, before: &Plan, plan: &Plan) {
     let is_new = |file: &&FileInfo| !before.files.iter().any(|old| (old.level, old.span) == (file.level, file.span));
-    let name = |file: &FileInfo| format!("level {} {}", file.level, file.span.file_name());
     let instead: Vec<&FileInfo> = plan.files.iter().filter(is_new).collect();
     let instead = match &instead[..] {
         [] => "without it".to_string(),
-        [one] => format!("instead by {}", name(one)),
-        [first, .., last] => format!("instead by {} files, {} to {}", instead.len(), name(first), name(last)),
+        [one] => format!("instead by {}", one.name()),
+        [first, .., last] => format!("instead by {} files, {} to {}", instead.len(), first.name(), last.name()),
     };
     log::warn!(target: "litestream", "{}: {said}; transaction {} is restored {instead}", store.url(), plan.txid());
 }

@@ -202,10 +202,7 @@ impl Expected {
 
 /// Puts the file's name before a complaint about its bytes.
 pub(super) fn named<T>(info: &FileInfo, result: Result<T>) -> Result<T> {
-    result.map_err(|e| match e {
-        Error::Corrupt(text) => Error::Corrupt(format!("level {} {}: {text}", info.level, info.span.file_name())),
-        other => other,
-    })
+    result.map_err(|e| e.about(info.name()))
 }
 
 fn decode(raw: &[u8], info: &FileInfo) -> Result<Header> {

@@ -154,6 +154,11 @@ impl Oracle {
                 Err(format!("{} was commit {known}, now it is {number}", state.txid))
             }
             (Some(number), _) => {
+                if let Some((earlier, least)) = self.stored.range(..state.txid).next_back()
+                    && number < *least
+                {
+                    return Err(format!("{} is commit {number}, {earlier} was {least}", state.txid));
+                }
                 self.stored.insert(state.txid, number);
                 Ok(())
             }
