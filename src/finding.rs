@@ -2,6 +2,7 @@
 //! and the proof that nothing else was written. Where there is none, continuity is lost, and says why.
 
 use crate::base::Lock;
+use crate::capture;
 use crate::db::{Db, Look};
 use crate::error::{Error, Result};
 use crate::held::Held;
@@ -57,6 +58,9 @@ impl Leading<'_> {
             if let (Some(target), Some(stat)) = (&target, &stat) {
                 self.begin_late(&mut links, target, stat)?;
             }
+            if !self.drop_undone()? {
+                return Ok(Found::Later);
+            }
             let walked = match self.start() {
                 Some(start) => reader::walk(start, &mut self.segments, &links, target.as_ref(), self.db.wal())?,
                 None => None,
@@ -93,11 +97,11 @@ impl Leading<'_> {
     /// Everything that was committed up to now is in `to`?
     fn prove(&mut self, look: &Look, links: &Links, stat: Option<Stat>, to: &Cursor) -> Result<Proof> {
         match look {
-            Look::Commits(target) => {
-                let reached =
-                    to.same_point(&target.cursor) || (to.salt == target.cursor.salt && to.frame >= target.cursor.frame);
-                Ok(if reached { Proof::Whole } else { Proof::Lost("the WAL was reset or written unseen".into()) })
-            }
+            Look::Commits(target) => Ok(if to.same_point(&target.cursor) {
+                Proof::Whole
+            } else {
+                Proof::Lost("the WAL was reset or written unseen".into())
+            }),
             Look::Empty => {
                 let end = link::newest_end(Some(&self.state), links);
                 let same = end.is_some_and(|end| end.cursor.same_point(to) && Some(end.stat) == stat);
@@ -214,7 +218,7 @@ impl Leading<'_> {
         }
         let Some((change, frames)) = self.db.change() else { return Ok(()) };
         let chain =
-            crate::capture::chain_up_to(&reader::WalFile(file), None, frames).map_err(|e| e.about(self.db.wal()))?;
+            capture::chain_up_to(&reader::WalFile(file), None, frames).map_err(|e| e.about(self.db.wal()))?;
         // A reset in between cuts the chain short of the frames that were counted.
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
             && link::began(&end, salt, stat, change, chain.commits, chain.repeats)

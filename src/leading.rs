@@ -6,6 +6,7 @@ mod folding;
 mod foresight;
 mod imaging;
 mod meeting;
+mod undone;
 
 use crate::below;
 use crate::clock::Time;

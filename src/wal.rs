@@ -112,6 +112,13 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
+    /// That of frame `frame` (from 1) of a WAL; `None` where the file ends before it.
+    pub fn read(wal: &dyn ReadAt, page_size: PageSize, frame: u32) -> Option<FrameHeader> {
+        let mut raw = [0u8; FRAME_HEADER_BYTES];
+        wal.read_at(&mut raw, frame_offset(page_size, frame)).ok()?;
+        Some(FrameHeader::decode(&raw))
+    }
+
     /// Decodes the 24 bytes; validity is the caller's question.
     pub fn decode(raw: &[u8]) -> FrameHeader {
         FrameHeader {

@@ -14,7 +14,6 @@ mod replicated;
 mod servers;
 mod support;
 
-use litestream_engine::ltx::Txid;
 use litestream_engine::plan::Target;
 use process::Process;
 use replicated::{Place, folder, load, same_pages, status, sync};
@@ -136,88 +135,6 @@ fn what_the_spool_has_no_room_for_is_stored_from_the_database() {
         }
         process.end();
     }
-}
-
-/// Goal: a transaction that a loss of power undid does not stand for the one that took its place, though both leave the same
-/// header. Method: what such a loss leaves: the file and the records of before, and the transaction still in the Spool. Another
-/// one is committed by a process that stores nothing, and then one that stores goes on. Which of the two it meets first is
-/// chance, so this is done several times. The one that is on record is stored, and no image is needed.
-#[test]
-fn a_transaction_that_was_undone_does_not_hide_the_next_one() {
-    load();
-    for round in 0..8 {
-        let folder = folder();
-        let place = Place::in_folder(folder.path(), "app.db").every("1h");
-        let mut process = start(&place, "DELETE");
-        fill(&mut process);
-        is_stored(&place, &mut process);
-        process.end();
-        let links = place.spool().join("links");
-        let before = [&place.path, &links].map(|path| (path, std::fs::read(path).unwrap()));
-        let rows = |place: &Place, id: u32, replica: &str| {
-            let path = place.path.display();
-            let mut process = Process::start_uri(&format!("file:{path}?vfs=litestream&replica={replica}"));
-            process.sql(&format!("UPDATE t SET b = randomblob(900) WHERE id = {id}"));
-            process.end();
-        };
-        rows(&place, 7, "off");
-        let segments = || segments(&place).len();
-        assert_eq!(segments(), 1, "it waits in the Spool");
-        for (path, bytes) in before {
-            std::fs::write(path, bytes).unwrap();
-        }
-        rows(&place, 399, "off");
-        assert_eq!(segments(), 2, "both wait");
-        let mut process = start(&place, "DELETE");
-        is_stored(&place, &mut process);
-        process.sql("UPDATE t SET b = randomblob(300) WHERE id = 200");
-        is_stored(&place, &mut process);
-        process.end();
-        place.has_images(1..=1);
-        assert_eq!(segments(), 0, "nothing is left behind");
-        println!("round {round}: equal");
-    }
-}
-
-/// Goal: a database's first transaction holds every page there was, but is no image of it later: while a new image is made,
-/// the replica never goes back to what was stored long ago. Method: what a loss of power leaves that undoes the deletion of
-/// stored Segments, a write that nobody saw, and an image that takes several slices. Each state of the replica is looked at.
-#[test]
-fn a_segment_that_was_stored_before_is_no_new_image() {
-    load();
-    let folder = folder();
-    let place = Place::in_folder(folder.path(), "app.db").every("1h");
-    let mut process = start(&place, "DELETE");
-    process.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB)");
-    let first = segments(&place).pop().unwrap();
-    let kept = folder.path().join("kept");
-    std::fs::copy(&first, &kept).unwrap();
-    process.sql(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)
-         INSERT INTO t(b) SELECT zeroblob(3000) FROM n",
-    );
-    is_stored(&place, &mut process);
-    process.end();
-    assert!(!first.exists(), "the transaction is stored");
-    std::fs::rename(&kept, &first).unwrap();
-    rusqlite::Connection::open(&place.path).unwrap().execute("INSERT INTO t(b) VALUES(zeroblob(3000))", []).unwrap();
-
-    let mut process = start(&place, "DELETE");
-    is_stored(&place, &mut process);
-    process.end();
-    let mut ends: Vec<_> = place.listing().iter().map(|file| file.span.max).collect();
-    ends.sort_unstable();
-    ends.dedup();
-    let rows = |txid: &Txid| -> u32 {
-        let restored = place.restore_to(Target::Txid(*txid));
-        let db = rusqlite::Connection::open(&restored).unwrap();
-        let rows = db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
-        std::fs::remove_file(restored).unwrap();
-        rows
-    };
-    let stored: Vec<u32> = ends.iter().map(rows).collect();
-    assert!(stored.is_sorted(), "rows in the replica's states: {stored:?}");
-    assert_eq!(stored.last(), Some(&50_001));
 }
 
 /// Goal: where nothing is stored yet, pages that were not kept and are lost to a write that nobody saw lead to an image, and

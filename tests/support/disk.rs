@@ -72,7 +72,8 @@ fn parent(name: &str) -> &str {
 }
 
 impl Log {
-    /// Reads what the recorder wrote; `before` is what lay there when it began, all of it durable.
+    /// Reads what the recorder wrote; `before` is what lay there when it began, all of it durable. The last record may be cut
+    /// short: by the end of the process, while another thread of it was writing.
     pub fn read(path: &Path, before: Disk) -> Log {
         let raw = std::fs::read(path).unwrap();
         let mut log = Log { changes: Vec::new(), names: Vec::new(), files: before.files.len(), before: before.clone() };
@@ -84,6 +85,9 @@ impl Log {
         while at < raw.len() {
             let number = |from: usize| u32::from_le_bytes(raw[at + from..at + from + 4].try_into().unwrap()) as usize;
             let long = |from: usize| u64::from_le_bytes(raw[at + from..at + from + 8].try_into().unwrap());
+            if raw.len() < at + HEADER_BYTES || raw.len() < at + HEADER_BYTES + number(4) + number(8) {
+                break;
+            }
             let (kind, from, more) = (number(0), number(4), number(8));
             let (inode, offset, modified) = (long(16), long(24) as usize, long(32) as i64);
             let text = |from: usize, n: usize| String::from_utf8(raw[from..from + n].to_vec()).unwrap();
