@@ -15,6 +15,7 @@ use crate::ltx::Txid;
 use crate::reader::Target;
 use crate::reader::{self, Pending, Walk};
 use crate::spool::{Link, Links, Segment, Stat, remove};
+use crate::unread::{self, Unread};
 use crate::wal::Cursor;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -38,7 +39,7 @@ pub(crate) enum Found {
 impl Leading<'_> {
     /// What is committed and not stored.
     pub(crate) fn find(&mut self) -> Result<Found> {
-        let mut lost = String::new();
+        let (mut lost, mut unread) = (String::new(), None);
         for _ in 0..LOOKS {
             let look = self.db.look();
             if look == Look::Untrusted {
@@ -50,7 +51,8 @@ impl Leading<'_> {
             }
             let target = match look {
                 Look::Commits(target) => Some(target),
-                _ => None,
+                Look::Blind => unread,
+                Look::Empty | Look::Untrusted => None,
             };
             reader::refresh(self.db.spool(), &mut self.segments, &HashSet::new())?;
             let mut links = self.db.spool().links()?;
@@ -58,7 +60,7 @@ impl Leading<'_> {
             if let (Some(target), Some(stat)) = (&target, &stat) {
                 self.begin_late(&mut links, target, stat)?;
             }
-            if !self.drop_undone()? {
+            if !self.drop_lost()? {
                 return Ok(Found::Later);
             }
             let walked = match self.start() {
@@ -69,6 +71,9 @@ impl Leading<'_> {
                 None if self.state.txid == Txid(0) => lost = "no image is stored yet".into(),
                 None => lost = "what was stored is not continued".into(),
                 Some(Walk::Torn) => continue,
+                Some(Walk::Reached(pending)) if self.drop_dead_end(&pending)? => {
+                    lost = "what was committed last is lost".into();
+                }
                 Some(Walk::Reached(pending)) => {
                     if !pending.is_empty() && self.is_resized(pending.page_size) {
                         return Ok(Found::Image("the page size is another".into()));
@@ -82,6 +87,11 @@ impl Leading<'_> {
                             return Ok(Found::Nothing);
                         }
                         Proof::Busy => return Ok(Found::Later),
+                        Proof::Unread(target) => {
+                            lost = "the WAL holds commits of others that do not continue what is stored".into();
+                            unread = Some(target);
+                            continue;
+                        }
                         Proof::Lost(why) => lost = why,
                     }
                 }
@@ -91,7 +101,9 @@ impl Leading<'_> {
             }
             self.db.threads().pause(limits::BLINK);
         }
-        Ok(Found::Image(lost))
+        // At the end of this process no image can be made of what waits for SQLite to recover it: whoever opens it next does.
+        let is_for_others = unread.is_some() && self.db.connections() == 0;
+        Ok(if is_for_others { Found::Nothing } else { Found::Image(lost) })
     }
 
     /// Everything that was committed up to now is in `to`?
@@ -119,7 +131,7 @@ impl Leading<'_> {
         // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
         self.is_in_wal_mode(wal);
         if wal {
-            return Ok(if self.state.cursor.is_some() { Proof::Whole } else { Proof::Lost("no image".into()) });
+            return self.prove_by_wal(to);
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
         let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
@@ -132,6 +144,22 @@ impl Leading<'_> {
         let proven = self.prove_under_shared(&held, links, to);
         held.base.unlock(Lock::None).map_err(failed)?;
         proven
+    }
+
+    /// A closed WAL database is whole unless its WAL holds what nobody here has read: of a process that died, or goes on.
+    fn prove_by_wal(&mut self, to: &Cursor) -> Result<Proof> {
+        if self.state.cursor.is_none() {
+            return Ok(Proof::Lost("no image".into()));
+        }
+        let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
+        Ok(match unread::look(&*held.base, self.db.path(), self.db.wal())? {
+            Unread::Nothing => Proof::Whole,
+            Unread::Commits(target) if target.cursor.same_point(to) => Proof::Whole,
+            Unread::Commits(target) => Proof::Unread(target),
+            // At the end of this process somebody else has it for himself, and goes on.
+            Unread::Busy if self.db.connections() == 0 => Proof::Whole,
+            Unread::Busy => Proof::Busy,
+        })
     }
 
     /// What a look found, for who decides by it and for who reads the status.
@@ -217,8 +245,7 @@ impl Leading<'_> {
             return Ok(());
         }
         let Some((change, frames)) = self.db.change() else { return Ok(()) };
-        let chain =
-            capture::chain_up_to(&reader::WalFile(file), None, frames).map_err(|e| e.about(self.db.wal()))?;
+        let chain = capture::chain_up_to(&reader::WalFile(file), None, frames).map_err(|e| e.about(self.db.wal()))?;
         // A reset in between cuts the chain short of the frames that were counted.
         if let Some(chain) = chain.filter(|chain| chain.cursor.frame == frames)
             && link::began(&end, salt, stat, change, chain.commits, chain.repeats)
@@ -273,6 +300,8 @@ impl Leading<'_> {
 enum Proof {
     Whole,
     Busy,
+    /// Commits up to here, in a WAL that this process does not have open.
+    Unread(Target),
     Lost(String),
 }
 

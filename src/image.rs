@@ -363,7 +363,7 @@ pub(crate) fn shm_is_gone(database: &Path) -> bool {
     std::fs::metadata(shm_path(database)).is_err()
 }
 
-fn shm_path(database: &Path) -> std::path::PathBuf {
+pub(crate) fn shm_path(database: &Path) -> std::path::PathBuf {
     suffixed(database, "-shm")
 }
 

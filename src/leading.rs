@@ -25,6 +25,7 @@ use crate::reader::{self, Pending, Start, Walk};
 use crate::report::Phase;
 use crate::spool::{Link, Segment, Stat, State, kept, random, remove};
 use crate::store::Store;
+use crate::unread::{self, Unread};
 use crate::uploader::{Encoded, Outgoing, Source, encode, grows_unwritten, keep_next, needs_snapshot};
 use crate::validation::Validation;
 use crate::worker::Turn;
@@ -73,13 +74,28 @@ impl<'a> Leading<'a> {
         db.is_journal()
     }
 
-    /// True where the store holds everything that a look finds (for those that follow).
-    pub(crate) fn all_is_stored(db: &Db, state: &State) -> Result<bool> {
-        let Look::Commits(target) = db.look() else { return Ok(db.spool().segments()?.is_empty()) };
-        Ok(state.cursor.is_some_and(|cursor| {
-            cursor.same_point(&target.cursor)
-                || (cursor.salt == target.cursor.salt && cursor.frame >= target.cursor.frame)
-        }))
+    /// True where the store holds everything that a look finds (for those that follow). Where somebody is told so, who may have
+    /// read nothing yet, the WAL is looked at too.
+    pub(crate) fn all_is_stored(db: &Db, state: &State, awaited: bool) -> Result<bool> {
+        let holds = |target: &Target| {
+            state.cursor.is_some_and(|cursor| {
+                let is_beyond = cursor.salt == target.cursor.salt && cursor.frame > target.cursor.frame;
+                cursor.same_point(&target.cursor) || is_beyond
+            })
+        };
+        match db.look() {
+            Look::Commits(target) => return Ok(holds(&target)),
+            Look::Blind if awaited => {
+                let Some(held) = Held::read(db, state.inode)? else { return Ok(false) };
+                match unread::look(&*held.base, db.path(), db.wal())? {
+                    Unread::Nothing => {}
+                    Unread::Commits(target) => return Ok(holds(&target)),
+                    Unread::Busy => return Ok(false),
+                }
+            }
+            Look::Blind | Look::Empty | Look::Untrusted => {}
+        }
+        Ok(db.spool().segments()?.is_empty())
     }
 
     /// The lock was just granted: what did the Leader before leave?

@@ -47,6 +47,7 @@ mod leftover;
 pub mod reader;
 pub mod restore;
 pub mod retention;
+mod unread;
 pub mod uploader;
 pub mod verify;
 

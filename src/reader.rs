@@ -287,7 +287,9 @@ pub fn walk(
         };
         let find = |is_next: &dyn Fn(&Segment) -> bool| available.iter().position(is_next);
         // Two continue the same point where a loss of power undid one: the other one is on record.
-        let next = find(&|one| fits(one) && one.covers(&at) && !one.head.unlinked)
+        let covers = |one: &Segment| fits(one) && one.covers(&at) && !one.head.unlinked;
+        let next = find(&|one| covers(one) && links.ends_at(&one.head.to))
+            .or_else(|| find(&covers))
             .or_else(|| find(&|one| continues(one) && links.ends_at(&one.head.to)))
             .or_else(|| find(&continues));
         if let Some(index) = next {

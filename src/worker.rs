@@ -224,7 +224,7 @@ impl<'a> Worker<'a> {
     fn follow(&mut self, ticket: u64, awaited: bool) -> Result<Turn> {
         if let Some(state) = self.db.spool().state()? {
             self.db.report.stored(state.txid, state.cursor, true);
-            let stored = Leading::all_is_stored(self.db, &state)?;
+            let stored = Leading::all_is_stored(self.db, &state, awaited)?;
             if awaited && stored {
                 self.db.report.done(ticket);
             }

@@ -149,7 +149,10 @@ fn what_was_not_kept_before_anything_was_stored_leads_to_an_image() {
     fill(&mut process);
     process.kill();
     assert_eq!((place.listing().len(), segments(&place).len()), (0, 2), "all of it waits");
-    rusqlite::Connection::open(&place.path).unwrap().execute("UPDATE t SET b = randomblob(800) WHERE id < 300", []).unwrap();
+    rusqlite::Connection::open(&place.path)
+        .unwrap()
+        .execute("UPDATE t SET b = randomblob(800) WHERE id < 300", [])
+        .unwrap();
     let mut process = start(&place, "DELETE");
     is_stored(&place, &mut process);
     process.end();

@@ -26,6 +26,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "aside",
             "uploader",
             "image",
+            "unread",
             "compactor",
             "retention",
             "restore",

@@ -130,6 +130,15 @@ impl Links {
         })
     }
 
+    /// Points at which a life ended: those of Ends, and what Begins continue.
+    pub fn points(&self) -> impl Iterator<Item = &Cursor> {
+        self.records.iter().filter_map(|(_, link)| match link {
+            Link::End(end) => Some(&end.cursor),
+            Link::Begin { follows, .. } => Some(follows),
+            Link::Dirty => None,
+        })
+    }
+
     /// True where some life's End is this very point.
     pub fn ends_at(&self, point: &Cursor) -> bool {
         self.records.iter().any(|(_, link)| matches!(link, Link::End(end) if end.cursor.same_point(point)))

@@ -70,6 +70,34 @@ pub const WORKLOADS: &[Workload] = &[
             ["open"], ["small", 1, 0], ["close"]]], ["wait", 0.15], ["open"], ["sql", "PRAGMA journal_mode=DELETE"], ["small", 2, 0.01],
             ["close"], ["open"], ["sql", "PRAGMA journal_mode=WAL"], ["small", 3, 0.01], ["close"], ["wait", 0.15]]"#,
     },
+    // A close saves a Segment before SQLite has synced the WAL.
+    Workload {
+        name: "wal-closes",
+        promise: Promise::Prefix,
+        interval: "20ms",
+        earlier: None,
+        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["begin"], ["sync"], ["close"], ["times", 10, [
+            ["open"], ["sql", "PRAGMA synchronous=NORMAL"], ["n", 3, 0.002], ["close"]]],
+            ["open"], ["sql", "PRAGMA synchronous=NORMAL"], ["n", 3, 0], ["sync"], ["n", 3, 0], ["close"]]"#,
+    },
+    Workload {
+        name: "vacuum",
+        promise: Promise::Prefix,
+        interval: "20ms",
+        earlier: None,
+        steps: r#"[["open"], ["sql", "PRAGMA journal_mode=WAL"], ["sql", "PRAGMA synchronous=NORMAL"], ["begin"], ["n", 20, 0.002], ["sync"],
+            ["sql", "UPDATE log SET pad = x''"], ["sql", "VACUUM"], ["n", 5, 0.004], ["sync"], ["sql", "VACUUM"], ["n", 5, 0.002], ["sql", "PRAGMA wal_checkpoint(TRUNCATE)"],
+            ["n", 3, 0.002], ["close"]]"#,
+    },
+    Workload {
+        name: "modes",
+        promise: Promise::AllButLast,
+        interval: "20ms",
+        earlier: None,
+        steps: r#"[["open"], ["sql", "PRAGMA synchronous=FULL"], ["begin"], ["times", 3, [["sql", "PRAGMA journal_mode=WAL"], ["n", 4, 0.003],
+            ["sql", "PRAGMA journal_mode=DELETE"], ["n", 4, 0.003], ["sql", "PRAGMA journal_mode=TRUNCATE"], ["n", 3, 0.002], ["sync"]]],
+            ["sql", "PRAGMA journal_mode=WAL"], ["n", 3, 0], ["close"]]"#,
+    },
     Workload {
         name: "delete-full",
         promise: Promise::AllButLast,
