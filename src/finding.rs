@@ -114,14 +114,17 @@ impl Leading<'_> {
             } else {
                 Proof::Lost("the WAL was reset or written unseen".into())
             }),
-            Look::Empty => {
-                let end = link::newest_end(Some(&self.state), links);
-                let same = end.is_some_and(|end| end.cursor.same_point(to) && Some(end.stat) == stat);
-                Ok(if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) })
-            }
+            Look::Empty => Ok(self.prove_by_end(links, stat, to)),
             Look::Blind => self.prove_by_header(links, to),
             Look::Untrusted => Ok(Proof::Busy),
         }
+    }
+
+    /// The WAL holds nothing: the file is as the newest End left it?
+    fn prove_by_end(&self, links: &Links, stat: Option<Stat>, to: &Cursor) -> Proof {
+        let end = link::newest_end(Some(&self.state), links);
+        let same = end.is_some_and(|end| end.cursor.same_point(to) && Some(end.stat) == stat);
+        if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) }
     }
 
     /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
@@ -131,7 +134,7 @@ impl Leading<'_> {
         // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
         self.is_in_wal_mode(wal);
         if wal {
-            return self.prove_by_wal(to);
+            return self.prove_by_wal(links, to);
         }
         let failed = |e| Error::io("lock", self.db.path(), e);
         let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
@@ -146,18 +149,19 @@ impl Leading<'_> {
         proven
     }
 
-    /// A closed WAL database is whole unless its WAL holds what nobody here has read: of a process that died, or goes on.
-    fn prove_by_wal(&mut self, to: &Cursor) -> Result<Proof> {
+    /// A WAL database that nobody here has read yet, or any more: others may have written it, or do, or left commits in its WAL
+    /// when they died. At the end of this process what others do to the file is theirs.
+    fn prove_by_wal(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
         if self.state.cursor.is_none() {
             return Ok(Proof::Lost("no image".into()));
         }
         let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
+        let is_end = self.db.connections() == 0;
         Ok(match unread::look(&*held.base, self.db.path(), self.db.wal())? {
-            Unread::Nothing => Proof::Whole,
             Unread::Commits(target) if target.cursor.same_point(to) => Proof::Whole,
             Unread::Commits(target) => Proof::Unread(target),
-            // At the end of this process somebody else has it for himself, and goes on.
-            Unread::Busy if self.db.connections() == 0 => Proof::Whole,
+            Unread::Nothing | Unread::Busy if is_end => Proof::Whole,
+            Unread::Nothing => self.prove_by_end(links, Stat::of(self.db.path())?, to),
             Unread::Busy => Proof::Busy,
         })
     }

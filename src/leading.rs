@@ -17,8 +17,9 @@ use crate::fault;
 use crate::finding::{Found, journal_is_wal};
 use crate::held::Held;
 use crate::history::{self, History, Site};
-use crate::image::{Pace, Snapshot};
+use crate::image::{self, Pace, Snapshot};
 use crate::limits;
+use crate::link;
 use crate::ltx::{Level, Txid};
 use crate::reader::Target;
 use crate::reader::{self, Pending, Start, Walk};
@@ -75,7 +76,7 @@ impl<'a> Leading<'a> {
     }
 
     /// True where the store holds everything that a look finds (for those that follow). Where somebody is told so, who may have
-    /// read nothing yet, the WAL is looked at too.
+    /// read nothing yet, the WAL and the file are looked at too.
     pub(crate) fn all_is_stored(db: &Db, state: &State, awaited: bool) -> Result<bool> {
         let holds = |target: &Target| {
             state.cursor.is_some_and(|cursor| {
@@ -88,9 +89,15 @@ impl<'a> Leading<'a> {
             Look::Blind if awaited => {
                 let Some(held) = Held::read(db, state.inode)? else { return Ok(false) };
                 match unread::look(&*held.base, db.path(), db.wal())? {
-                    Unread::Nothing => {}
                     Unread::Commits(target) => return Ok(holds(&target)),
                     Unread::Busy => return Ok(false),
+                    Unread::Nothing => {}
+                }
+                let Some(header) = image::header(&*held.base, db.path())? else { return Ok(true) };
+                let Some(end) = link::newest_end(Some(state), &db.spool().links()?) else { return Ok(false) };
+                let is_known = Some(end.stat) == Stat::of(db.path())? || (!header.wal && end.header == header.hash);
+                if !is_known || !state.cursor.is_some_and(|cursor| cursor.same_point(&end.cursor)) {
+                    return Ok(false);
                 }
             }
             Look::Blind | Look::Empty | Look::Untrusted => {}

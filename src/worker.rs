@@ -13,6 +13,7 @@ use crate::forget;
 use crate::leading::Leading;
 use crate::limits;
 use crate::report::Phase;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -215,6 +216,8 @@ impl<'a> Worker<'a> {
         match turn {
             Ok(Turn::Following | Turn::Moved) => self.leading = None,
             Ok(Turn::Stored) => self.woken = false,
+            // Deleted in the middle of a turn.
+            Err(Error::Io { kind: ErrorKind::NotFound, .. }) if !self.db.path().exists() => return Ok(Turn::Gone),
             _ => {}
         }
         turn

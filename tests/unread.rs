@@ -84,3 +84,42 @@ fn a_reader_stores_at_its_end_what_a_dead_process_left() {
     process.end();
     same_pages(&image, &place.restored(Target::Latest));
 }
+
+/// Goal: nor while nobody has noticed what a process without the extension committed. Method: one that writes and closes last,
+/// beside nobody.
+#[test]
+fn a_sync_before_anything_is_read_stores_what_a_foreign_process_left() {
+    let (_folder, place) = scene();
+    with_commits(&place).end();
+    rusqlite::Connection::open(&place.path).unwrap().execute("INSERT INTO t(b) VALUES(randomblob(700))", []).unwrap();
+    let mut process = Process::start(&place);
+    process.sql("SELECT litestream_sync(60)");
+    let restored = place.restored(Target::Latest);
+    same_pages(&place.image(), &restored);
+    process.end();
+}
+
+/// Goal: the same beside a Leader that has not noticed it yet. Method: a commit of a process without the extension, and at once
+/// a process whose first statement is a sync; in WAL and in a rollback-journal mode.
+#[test]
+fn a_sync_before_anything_is_read_waits_for_what_the_leader_has_not_noticed() {
+    for mode in ["WAL", "DELETE"] {
+        let (_folder, place) = scene();
+        let place = place.every("300ms");
+        let mut leader = Process::start(&place);
+        leader.sql(&format!("PRAGMA journal_mode={mode}"));
+        leader.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB)");
+        leader.sql("SELECT litestream_sync(60)");
+        for _ in 0..5 {
+            let foreign = rusqlite::Connection::open(&place.path).unwrap();
+            foreign.execute("INSERT INTO t(b) VALUES(randomblob(700))", []).unwrap();
+            foreign.close().unwrap();
+            let mut process = Process::start(&place);
+            process.sql("SELECT litestream_sync(60)");
+            let restored = place.restored(Target::Latest);
+            same_pages(&place.image(), &restored);
+            process.end();
+        }
+        leader.end();
+    }
+}

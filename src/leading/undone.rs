@@ -54,7 +54,8 @@ impl Leading<'_> {
     /// After a walk: deletes the Segment that it ends with, where that went with the WAL as a whole. Its life is over, and nothing
     /// of that life is on record so far on, though an End is before a WAL is reset or deleted. `true` where one was deleted.
     pub(crate) fn drop_dead_end(&self, pending: &Pending) -> Result<bool> {
-        let Some(last) = pending.segments.last().filter(|last| pending.wal.is_none() && self.is_ahead(last)) else {
+        let is_cut = pending.more || pending.wal.is_some();
+        let Some(last) = pending.segments.last().filter(|last| !is_cut && self.is_ahead(last)) else {
             return Ok(false);
         };
         // The links are read last: see above.
@@ -67,7 +68,9 @@ impl Leading<'_> {
             Look::Untrusted => return Ok(false),
         };
         let is_recorded = |at: &Cursor| at.salt == to.salt && at.frame >= to.frame;
-        if life == Some(to.salt) || self.db.spool().links()?.points().any(is_recorded) {
+        let is_followed = |other: &Segment| other.head.follows.is_some_and(|at| is_recorded(&at));
+        let goes_on = self.segments.iter().any(is_followed) || self.db.spool().links()?.points().any(is_recorded);
+        if life == Some(to.salt) || goes_on {
             return Ok(false);
         }
         self.drop(&last.path).map(|()| true)

@@ -57,6 +57,15 @@ pub struct Log {
     files: usize,
 }
 
+/// What a loss of power left.
+pub struct Crash {
+    pub disk: Disk,
+    /// What was lost, in words.
+    pub story: Vec<String>,
+    /// Files, by the names that they had first, of whose unsynced writes some are there and others are not.
+    pub in_part: BTreeSet<String>,
+}
+
 /// Which of the unsynced changes are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
@@ -165,18 +174,18 @@ impl Log {
         self.replay(&vec![true; at], &kept, &HashMap::new(), below)
     }
 
-    /// A state that a power loss at that point may leave below `folder`, and what was lost, in words.
-    pub fn crash(&self, at: usize, folder: &str, dice: &mut Dice) -> (Disk, Vec<String>) {
+    /// A state that a power loss at that point may leave below `folder`.
+    pub fn crash(&self, at: usize, folder: &str, dice: &mut Dice) -> Crash {
         let far = dice.of(&[8, 40, 200, at as u64]);
         let before = Style::Before(at.saturating_sub(dice.below(far.min(at as u64)) as usize));
         let style = dice.of(&[Style::Lost, Style::Kept, before, before, Style::Mixed, Style::Mixed, Style::Mixed]);
         let mut story = vec![format!("{style:?}")];
         let mut keep = vec![true; at];
         let mut torn: Vec<Option<Vec<(usize, usize)>>> = vec![None; at];
-        self.lose_data(at, folder, style, dice, &mut keep, &mut torn, &mut story);
+        let in_part = self.lose_data(at, folder, style, dice, &mut keep, &mut torn, &mut story);
         self.lose_names(at, folder, style, dice, &mut keep, &mut story);
         let times = self.times(at, folder, style, dice, &mut story);
-        (self.replay(&keep, &torn, &times, folder), story)
+        Crash { disk: self.replay(&keep, &torn, &times, folder), story, in_part }
     }
 
     fn is_below(&self, i: usize, folder: &str) -> bool {
@@ -193,7 +202,8 @@ impl Log {
         keep: &mut [bool],
         torn: &mut [Option<Vec<(usize, usize)>>],
         story: &mut Vec<String>,
-    ) {
+    ) -> BTreeSet<String> {
+        let mut in_part = BTreeSet::new();
         let mut unsynced: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for i in (0..at).filter(|i| self.is_below(*i, folder)) {
             match &self.changes[i].0 {
@@ -231,8 +241,12 @@ impl Log {
             let lost = changes.iter().filter(|i| !keep[**i]).count();
             let cut = changes.iter().filter(|i| torn[**i].is_some()).count();
             let first = &self.names[changes[0]];
+            if cut > 0 || (lost > 0 && lost < changes.len()) {
+                in_part.insert(first.clone());
+            }
             story.push(format!("{first}: {lost} of {} unsynced writes lost, {cut} torn at {sector}", changes.len()));
         }
+        in_part
     }
 
     fn lose_names(
