@@ -130,7 +130,9 @@ impl Leading<'_> {
     /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
     /// unless somebody opens it.
     fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
-        let wal = journal_is_wal(self.db);
+        // A closed WAL database is not opened once more to be asked: a host may shut SQLite down now.
+        let is_end = self.db.connections() == 0;
+        let wal = (is_end && !self.db.is_journal()) || journal_is_wal(self.db);
         // Somebody changed the mode: without the wal-index mapped this process sees nothing, and lets another lead.
         self.is_in_wal_mode(wal);
         if wal {
@@ -155,8 +157,11 @@ impl Leading<'_> {
         if self.state.cursor.is_none() {
             return Ok(Proof::Lost("no image".into()));
         }
-        let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
         let is_end = self.db.connections() == 0;
+        if is_end && !self.db.wal().exists() {
+            return Ok(Proof::Whole);
+        }
+        let Some(held) = self.reading()? else { return Ok(Proof::Busy) };
         Ok(match unread::look(&*held.base, self.db.path(), self.db.wal())? {
             Unread::Commits(target) if target.cursor.same_point(to) => Proof::Whole,
             Unread::Commits(target) => Proof::Unread(target),
