@@ -127,8 +127,7 @@ impl Leading<'_> {
         if same { Proof::Whole } else { Proof::Lost("the database was written unseen".into()) }
     }
 
-    /// Without a wal-index: in rollback modes the header shows each transaction; a closed WAL database is whole
-    /// unless somebody opens it.
+    /// Without a wal-index: in rollback modes the header shows each transaction, in WAL mode the WAL is looked at.
     fn prove_by_header(&mut self, links: &Links, to: &Cursor) -> Result<Proof> {
         // A closed WAL database is not opened once more to be asked: a host may shut SQLite down now.
         let is_end = self.db.connections() == 0;

@@ -74,8 +74,7 @@ fn work(process: &mut Process, times: u32) {
 /// Everything is stored and equal, with one full image so far.
 #[track_caller]
 fn is_stored_with_one_image(place: &Place, process: &mut Process) {
-    process.sql("SELECT litestream_sync(60)");
-    same_pages(&place.image(), &place.restored(Target::Latest));
+    process.is_stored(place);
     place.has_images(1..=1);
 }
 

@@ -14,10 +14,8 @@ mod replicated;
 mod servers;
 mod support;
 
-use litestream_engine::plan::Target;
 use process::Process;
-use replicated::{Place, folder, load, same_pages, status, sync};
-use std::path::PathBuf;
+use replicated::{Place, folder, load, status, sync};
 
 const MODES: [&str; 5] = ["OFF", "MEMORY", "DELETE", "TRUNCATE", "PERSIST"];
 
@@ -38,18 +36,6 @@ fn fill(process: &mut Process) {
     );
 }
 
-/// What waits in the Spool.
-fn segments(place: &Place) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(place.spool()).unwrap().flatten().map(|file| file.path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect()
-}
-
-#[track_caller]
-fn is_stored(place: &Place, process: &mut Process) {
-    process.sql("SELECT litestream_sync(60)");
-    same_pages(&place.image(), &place.restored(Target::Latest));
-}
-
 /// Goal: each mode's commits are captured, one by one and without a new image. Method: small and large transactions,
 /// stored and compared now and then, by processes that end and start again.
 #[test]
@@ -65,7 +51,7 @@ fn commits_of_every_mode_are_captured() {
                 process.sql(&format!("UPDATE t SET b = randomblob({n} * 100) WHERE id % 50 = {round}"));
             }
             process.sql("BEGIN; UPDATE t SET b = randomblob(700) WHERE id > 200; COMMIT");
-            is_stored(&place, &mut process);
+            process.is_stored(&place);
             process.end();
         }
         place.has_images(0..=1);
@@ -82,7 +68,7 @@ fn a_kill_inside_a_transaction_leaves_replica_and_file_equal() {
         let place = Place::in_folder(folder.path(), "app.db").every("20ms");
         let mut process = start(&place, mode);
         fill(&mut process);
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         let before = std::fs::read(&place.path).unwrap();
         process.sql("BEGIN; UPDATE t SET b = zeroblob(900)");
         process.kill();
@@ -92,9 +78,9 @@ fn a_kill_inside_a_transaction_leaves_replica_and_file_equal() {
         let mut process = start(&place, mode);
         let undone = process.sql("SELECT count(*) FROM t WHERE b = zeroblob(900)")[0][0] == 0;
         assert_eq!(undone, !["OFF", "MEMORY"].contains(&mode), "{mode}: as SQLite has it");
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         process.sql("UPDATE t SET b = randomblob(300) WHERE id = 7");
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         process.end();
     }
 }
@@ -128,10 +114,10 @@ fn what_the_spool_has_no_room_for_is_stored_from_the_database() {
         let place = Place::in_folder(folder.path(), "app.db").every("20ms").with("&spool-limit=1KB");
         let mut process = start(&place, mode);
         fill(&mut process);
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         for n in 1..=3 {
             process.sql(&format!("UPDATE t SET b = randomblob(700) WHERE id % 50 = {n}"));
-            is_stored(&place, &mut process);
+            process.is_stored(&place);
         }
         process.end();
     }
@@ -148,13 +134,13 @@ fn what_was_not_kept_before_anything_was_stored_leads_to_an_image() {
     let mut process = start(&place, "DELETE");
     fill(&mut process);
     process.kill();
-    assert_eq!((place.listing().len(), segments(&place).len()), (0, 2), "all of it waits");
+    assert_eq!((place.listing().len(), place.segments().len()), (0, 2), "all of it waits");
     rusqlite::Connection::open(&place.path)
         .unwrap()
         .execute("UPDATE t SET b = randomblob(800) WHERE id < 300", [])
         .unwrap();
     let mut process = start(&place, "DELETE");
-    is_stored(&place, &mut process);
+    process.is_stored(&place);
     process.end();
-    assert_eq!(segments(&place).len(), 0, "nothing is left behind");
+    assert_eq!(place.segments().len(), 0, "nothing is left behind");
 }

@@ -54,18 +54,6 @@ impl Kept {
     }
 }
 
-/// What waits in the Spool.
-fn segments(place: &Place) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(place.spool()).unwrap().flatten().map(|file| file.path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect()
-}
-
-#[track_caller]
-fn is_stored(place: &Place, process: &mut Process) {
-    process.sql("SELECT litestream_sync(60)");
-    same_pages(&place.image(), &place.restored(Target::Latest));
-}
-
 /// Goal: a transaction that a loss of power undid does not stand for the one that took its place, though both leave the same
 /// header. Method: what such a loss leaves: the file and the records of before, and the transaction still in the Spool. Another
 /// one is committed by a process that stores nothing, and then one that stores goes on. Which of the two it meets first is
@@ -78,7 +66,7 @@ fn a_transaction_that_was_undone_does_not_hide_the_next_one() {
         let place = Place::in_folder(folder.path(), "app.db").every("1h");
         let mut process = start(&place);
         fill(&mut process);
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         process.end();
         let before = Kept::now(&[place.path.clone(), place.spool().join("links")]);
         let update = |id: u32| {
@@ -87,15 +75,15 @@ fn a_transaction_that_was_undone_does_not_hide_the_next_one() {
             process.end();
         };
         update(7);
-        let segments = || segments(&place).len();
+        let segments = || place.segments().len();
         assert_eq!(segments(), 1, "it waits in the Spool");
         before.put_back();
         update(399);
         assert_eq!(segments(), 2, "both wait");
         let mut process = start(&place);
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         process.sql("UPDATE t SET b = randomblob(300) WHERE id = 200");
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         process.end();
         place.has_images(1..=1);
         assert_eq!(segments(), 0, "nothing is left behind");
@@ -113,21 +101,21 @@ fn a_segment_that_was_stored_before_is_no_new_image() {
     let place = Place::in_folder(folder.path(), "app.db").every("1h");
     let mut process = start(&place);
     process.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB)");
-    let first = segments(&place).pop().unwrap();
+    let first = place.segments().pop().unwrap();
     let kept = folder.path().join("kept");
     std::fs::copy(&first, &kept).unwrap();
     process.sql(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)
          INSERT INTO t(b) SELECT zeroblob(3000) FROM n",
     );
-    is_stored(&place, &mut process);
+    process.is_stored(&place);
     process.end();
     assert!(!first.exists(), "the transaction is stored");
     std::fs::rename(&kept, &first).unwrap();
     rusqlite::Connection::open(&place.path).unwrap().execute("INSERT INTO t(b) VALUES(zeroblob(3000))", []).unwrap();
 
     let mut process = start(&place);
-    is_stored(&place, &mut process);
+    process.is_stored(&place);
     process.end();
     let mut ends: Vec<_> = place.listing().iter().map(|file| file.span.max).collect();
     ends.sort_unstable();
@@ -156,7 +144,7 @@ fn what_the_wal_has_lost_is_not_taken_from_a_segment() {
         let mut process = Process::start(&place);
         process.sql("PRAGMA journal_mode=WAL");
         fill(&mut process);
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         process.kill();
         let wal = place.path.with_file_name("app.db-wal");
         let before = Kept::now(&[place.path.clone(), wal, place.spool().join("links"), place.spool().join("state")]);
@@ -168,16 +156,16 @@ fn what_the_wal_has_lost_is_not_taken_from_a_segment() {
         let mut process = start_without_replica(&place);
         work(&mut process, 2);
         process.end();
-        assert_eq!(segments(&place).len(), 1, "{commits}: they wait in the Spool");
+        assert_eq!(place.segments().len(), 1, "{commits}: they wait in the Spool");
         before.put_back();
         let mut process = Process::start(&place);
         work(&mut process, commits);
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         work(&mut process, 1);
-        is_stored(&place, &mut process);
+        process.is_stored(&place);
         process.end();
         place.has_images(1..=1);
-        assert_eq!(segments(&place).len(), 0, "{commits}: nothing is left behind");
+        assert_eq!(place.segments().len(), 0, "{commits}: nothing is left behind");
     }
 }
 
@@ -192,24 +180,24 @@ fn what_went_with_the_whole_wal_is_not_stored() {
     process.sql("PRAGMA journal_mode=WAL");
     fill(&mut process);
     process.sql("PRAGMA wal_checkpoint(TRUNCATE)");
-    is_stored(&place, &mut process);
+    process.is_stored(&place);
     process.kill();
     let before = Kept::now(&[place.path.clone(), place.spool().join("links"), place.spool().join("state")]);
     let stored = place.listing().iter().map(|file| file.span.max).max().unwrap();
     let mut process = start_without_replica(&place);
     process.sql("UPDATE t SET b = randomblob(900) WHERE id IN (7, 77)");
     process.end();
-    assert_eq!(segments(&place).len(), 1, "it waits in the Spool");
+    assert_eq!(place.segments().len(), 1, "it waits in the Spool");
     before.put_back();
     let image = place.image();
     let mut process = Process::start(&place);
-    is_stored(&place, &mut process);
+    process.is_stored(&place);
     let newest = place.listing().iter().map(|file| file.span.max).max().unwrap();
     for txid in (stored.0..=newest.0).map(Txid) {
         same_pages(&image, &place.restored(Target::Txid(txid)));
     }
     process.sql("UPDATE t SET b = randomblob(900) WHERE id = 7");
-    is_stored(&place, &mut process);
+    process.is_stored(&place);
     process.end();
-    assert_eq!(segments(&place).len(), 0, "nothing is left behind");
+    assert_eq!(place.segments().len(), 0, "nothing is left behind");
 }

@@ -48,8 +48,7 @@ fn a_sync_before_anything_is_read_stores_what_a_dead_process_left() {
         let restored = place.restored(Target::Latest);
         same_pages(&place.image(), &restored);
         process.sql("INSERT INTO t(b) VALUES(1)");
-        process.sql("SELECT litestream_sync(60)");
-        same_pages(&place.image(), &place.restored(Target::Latest));
+        process.is_stored(&place);
         process.end();
     }
 }
@@ -61,9 +60,7 @@ fn a_sync_before_anything_is_read_waits_for_what_the_leader_has_not_stored() {
     let place = place.every("3s");
     let leader = with_commits(&place);
     let mut process = Process::start(&place);
-    process.sql("SELECT litestream_sync(60)");
-    let restored = place.restored(Target::Latest);
-    same_pages(&place.image(), &restored);
+    process.is_stored(&place);
     process.end();
     leader.end();
 }
@@ -93,9 +90,7 @@ fn a_sync_before_anything_is_read_stores_what_a_foreign_process_left() {
     with_commits(&place).end();
     rusqlite::Connection::open(&place.path).unwrap().execute("INSERT INTO t(b) VALUES(randomblob(700))", []).unwrap();
     let mut process = Process::start(&place);
-    process.sql("SELECT litestream_sync(60)");
-    let restored = place.restored(Target::Latest);
-    same_pages(&place.image(), &restored);
+    process.is_stored(&place);
     process.end();
 }
 
@@ -115,9 +110,7 @@ fn a_sync_before_anything_is_read_waits_for_what_the_leader_has_not_noticed() {
             foreign.execute("INSERT INTO t(b) VALUES(randomblob(700))", []).unwrap();
             foreign.close().unwrap();
             let mut process = Process::start(&place);
-            process.sql("SELECT litestream_sync(60)");
-            let restored = place.restored(Target::Latest);
-            same_pages(&place.image(), &restored);
+            process.is_stored(&place);
             process.end();
         }
         leader.end();

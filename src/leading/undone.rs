@@ -58,7 +58,7 @@ impl Leading<'_> {
         let Some(last) = pending.segments.last().filter(|last| !is_cut && self.is_ahead(last)) else {
             return Ok(false);
         };
-        // The links are read last: see above.
+        // The links are read last: the End is on record before the WAL goes.
         let to = last.head.to;
         let wal = reader::open_wal(self.db.wal())?.map(|(_, header)| header.salt);
         let life = match self.db.look() {

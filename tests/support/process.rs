@@ -3,8 +3,9 @@
 //! Killed, or asked to end, when the test says so; killed by its pid where a test ends without saying.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use crate::replicated::{Place, credentials};
+use crate::replicated::{Place, credentials, same_pages};
 use crate::support::library;
+use litestream_engine::plan::Target;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -59,6 +60,14 @@ impl Process {
     #[track_caller]
     pub fn start_uri(uri: &str) -> Process {
         Process::start_with(uri, &[])
+    }
+
+    /// After a sync the replica is the database. It is restored before anybody else reads the database.
+    #[track_caller]
+    pub fn is_stored(&mut self, place: &Place) {
+        self.sql("SELECT litestream_sync(60)");
+        let restored = place.restored(Target::Latest);
+        same_pages(&place.image(), &restored);
     }
 
     /// A process that has the library loaded and opened nothing.

@@ -192,6 +192,12 @@ impl Place {
         let name = self.path.file_name().unwrap().to_str().unwrap();
         self.path.with_file_name(format!(".{name}-litestream"))
     }
+
+    /// Segments that wait in the Spool.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.spool()).unwrap().flatten().map(|file| file.path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect()
+    }
 }
 
 #[track_caller]
